@@ -166,7 +166,7 @@ def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame
 
 
 def _windows_of_last_values(windows: Windows) -> dict[str, int]:
-    """Return, by series id, the index of the window of the last value of each series."""
+    """Return, by series id, the index of the window that holds the last value of the series."""
     has_value = ~np.isnan(windows.values)
     last_row = len(windows.values) - 1 - has_value[::-1].argmax(axis=0)
     return dict(zip(windows.series_ids, windows.index[last_row].tolist(), strict=True))

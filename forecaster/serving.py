@@ -165,7 +165,10 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that starts from a state, with all live series stepped to the state's last window."""
+    """Return a shard that starts from ``state``, or cold if it is None.
+
+    All live series are stepped to the last window of the state.
+    """
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard

@@ -64,6 +64,6 @@ def compute_threads(count: int) -> Iterator[None]:
             place = next(i for i, other in enumerate(_open) if other is block)
             if block is _open[-1]:
                 block.before.apply()
-            else:  # a later block is still open: its end must restore the counts from before this block
+            else:  # a later block is still open: pass the counts to restore on to the next block
                 _open[place + 1].before = block.before
             del _open[place]

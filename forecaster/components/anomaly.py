@@ -26,12 +26,13 @@ _FARTHEST = 1e6
 # At a distance of 0, log(1 + distance) is 0, but log(distance) would be infinite.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 # A run's length is the number of successive values that equal the value before: 0 if no value repeats.
-# For each series and each length in `_RUNS`, the state holds the share of runs of at least this length.
+# For each series and each length in `_RUNS`, the state holds the share of the series' runs that are
+# at least this long.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # ``expected`` holds the median that is forecast for the next window.
-    # It also holds the widths of the bands below and above this median.
+    # ``expected`` holds three numbers for the next window: the forecast median, the width of the band below
+    # the median, and the width of the band above it.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
@@ -44,7 +45,8 @@ _FIELDS = {
 }
 
 # A new series begins with assumed shares of windows (by distance) and of runs of equal values (by length).
-# The assumed shares weigh about as much as shares of `_PRIOR` observed windows, or of `_PRIOR` observed runs.
+# The assumed shares of windows weigh about as much as `_PRIOR` observed windows,
+# and the assumed shares of runs about as much as `_PRIOR` observed runs.
 _PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
 # For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.

@@ -128,7 +128,7 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Update the offsets window by window, and return the learned distances of quantiles from the median.
+        """Update each quantile's offset window by window; return its learned distance from the median.
 
         A distance is negative for a quantile below the median.
 
@@ -227,7 +227,7 @@ class Intervals:
 
 
 class _Steps(NamedTuple):
-    """What the offsets of the anchors learn from in each window of a block: ``[T, A, S]`` each.
+    """The arrays from which the offsets of the anchors are learned window by window, ``[T, A, S]`` each.
 
     Attributes:
         residual: NaN if missing.

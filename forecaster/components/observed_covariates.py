@@ -91,9 +91,10 @@ def ring_field(name: str) -> str:
 
 
 def _inputs(block: Block) -> Floats32:
-    """Return a covariate's inputs: last value less mean, change, and whether a window has a value.
+    """Return a covariate's inputs in each window: last value less mean, change, and whether it has a value.
 
-    The result is ``[T, S, 3]``. The first two are in spreads, and 0 instead of NaN. The third is 1 or 0.
+    The result is ``[T, S, 3]``. The change is the difference from the value of the window before. The first
+    two inputs are in spreads, and 0 instead of NaN. The third is 1 or 0.
     """
     x = np.zeros((*block.values.shape, INPUTS_PER_COVARIATE), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -24,18 +24,18 @@ _SLOW = 8  # the slow mean of changes has this many times the half-life of the f
 _LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to this number
 # A series counts as constant so far if it has more than this many values, and both means of changes are 0.
 _STILL = 24
-# If a series was constant from its first value on, its first `_IGNORED_CHANGES` changes are clipped to 0.
-# Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
+# If a series has been constant since its first value, the next `_IGNORED_CHANGES` changes are clipped to 0.
+# Two are enough: a single broken reading makes two changes (away from the level, and back), a step makes one.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
-# Each later value at the level lowers ``run`` by 1. When ``run`` would reach `_RETURNED`, it becomes 0.
+# Each later value at the level lowers ``run`` by 1. The last of `_STILL` such values sets ``run`` to 0.
 _RETURNED = 64
 
 _TRACKS = ("fast", "slow", "falls", "rises")
 
 
 class PlainMoments(NamedTuple):
-    """The moments that are no running means: they are computed for all windows of a block at once.
+    """The moments that are not running means, so they are computed for all windows of a block at once.
 
     Row 0 holds a moment before the block, and row ``t + 1`` the moment after window ``t``.
 
@@ -123,7 +123,7 @@ class RunningMeans:
         self.seasonal, self.own_seasons = _rows(own["seasonal"], len(values)), own["seasons"]
 
     def newest(self) -> Arrays:
-        """Return the running means after the last window by name, ``[S]`` each, as views."""
+        """Return this class's fields of `Moments` after the last window: views ``[S]`` by name."""
         tracks = dict(zip(_TRACKS, self.tracks[-1], strict=True))
         others = {"mean": self.mean[-1], "seasonal": self.seasonal[-1], "seasons": self.seasons[-1]}
         return tracks | others | {"variance": self.variance, "run": self.run}
@@ -156,7 +156,7 @@ class RunningMeans:
             _approach(self.seasonal[t], most, rates[t], self.seasonal[t + 1])
 
     def _clipped_change(self, t: int, usual: Floats) -> tuple[Floats, Bools | None]:
-        """Return the clipped change of window ``t`` and update ``run``.
+        """Return the clipped change of each series in window ``t``, and update the field ``run``.
 
         Also return which series repeat the last value of a constant past; None if no series may be constant.
         """
@@ -197,7 +197,7 @@ class RunningMeans:
         return np.where(is_far, most, change), still & (value == self.past.last[t])
 
     def _update_scale(self, t: int, usual: Floats) -> None:
-        """Set the scale of window ``t``: the usual change, or a share of the value for a series with one."""
+        """Set the scale of window ``t``: the usual change; after only one value, a share of its size."""
         self.scale[t] = usual
         if self.is_young[t]:
             prior = self.prior * np.abs(self.past.last[t + 1])
@@ -223,7 +223,7 @@ class RunningMeans:
 
 
 def _rows(first: Floats, windows: int) -> Floats:
-    """Return a new array of ``windows + 1`` rows: ``first``, and then unset rows."""
+    """Return a new array of ``windows + 1`` rows: row 0 is ``first``, the other rows are not initialised."""
     rows = np.empty((windows + 1, *first.shape))
     rows[0] = first
     return rows

@@ -19,7 +19,8 @@ _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
 # A season is read in parts of about this many values (of all windows and series), to fit the cache.
 _READ_AT_ONCE = 16_384
-# A deviation's distance from the shape's value in its phase is clipped to this many scales.
+# The shape learns from the difference between a window's deviation and the shape's value in that phase.
+# This difference is clipped to this many scales.
 _LARGEST = 8.0
 
 
@@ -39,7 +40,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return the windows in the likely season of ``freq``; 1 (no season) if it exceeds the ring or 288."""
+    """Return how many windows the likely season of ``freq`` has; 1 (no season) if over ``ring`` or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 

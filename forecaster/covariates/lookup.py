@@ -75,7 +75,7 @@ class Covariates:
     def fitted(
         tables: Tables, windows: Windows, freq: Frequency, decoder: bool, held_from: int | None = None
     ) -> Covariates:
-        """Fit the covariate features of a network to be trained on ``windows``; encode the covariate tables.
+        """Fit the covariate features of a network to ``windows``; return the tables encoded as features.
 
         Args:
             tables: the covariates of the job.

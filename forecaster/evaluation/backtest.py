@@ -58,7 +58,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest |
 
 
 def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
-    """Step a new state through ``windows`` in blocks; yield each block's first row and its forecasts.
+    """Step a new state through ``windows`` in blocks; yield each block's first row number and forecasts.
 
     A block begins at row ``cut``, so that no block has rows on both sides of it. No alarms are raised,
     because nothing reads them here and no forecast depends on them.

@@ -61,14 +61,15 @@ def _last(horizon: int) -> Ints:
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    """Return how many windows before the issue row each forecast window's seasonal phase last occurred."""
+    """Return, by horizon, how many windows before the issue row its phase of the season last occurred."""
     return windows_ago(likely_season(config.frequency), horizon)
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """Return forecasts that repeat past values, by issue row, series and horizon; NaN without such a value.
+    """Return forecasts that repeat past values, by issue row, series and horizon.
 
-    The forecast at horizon n is the value ``back[n - 1]`` windows before the issue row.
+    The forecast at horizon n is the number in ``filled`` for the window ``back[n - 1]`` windows before the
+    issue row; NaN if the series has no value up to that window.
     """
     # The axes of ``row`` are issue row and horizon.
     row = windows.row_of(windows.index[rows][:, None] - back[None, :])
@@ -77,7 +78,10 @@ def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Flo
 
 
 def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
-    """Return a forecast frame: horizon n repeats the value ``back[n - 1]`` windows before the issue row."""
+    """Return a frame of forecasts that repeat past values.
+
+    The forecast at horizon n is the value last known ``back[n - 1]`` windows before the issue row.
+    """
     last = last_values(observed(windows, config).values)
     values = _values_ago(windows, last, np.arange(len(last)), back)
     issued = ~np.isnan(last)

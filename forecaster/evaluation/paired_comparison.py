@@ -150,7 +150,9 @@ def compare(
     confidence: float = 0.9,
     on_windows: Callable[[int], None] = lambda windows: None,
 ) -> PairedComparison:
-    """Step both models through ``windows``; score the forecasts issued at row ``first - 1`` or later.
+    """Step both models through ``windows``; score the forecasts issued after row ``first - 1`` or later.
+
+    A row is the position of a window in ``windows``.
 
     Args:
         champion: the model in use, with its tables of covariates.

@@ -116,7 +116,7 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
 
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
-    """Return each series' scale for MASE: the mean absolute error of seasonal naive on the training rows."""
+    """Return each series' scale for MASE, which `seasonal_scale` computes from the training rows."""
     train = observed(windows, config).rows(0, train_rows)
     return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 

@@ -62,7 +62,7 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
     window = config.frequency.window(pl.col("issued_at")) + pl.col("horizon").cast(pl.Int64) - 1
-    # ``p_value``, which may be null, is not selected, so drop_nulls drops only horizons without a forecast.
+    # Do not select ``p_value``: it may be null, but drop_nulls must drop only horizons without a forecast.
     selected = forecasts.select("series_id", "issued_at", "forecast")
     flat = selected.explode("forecast").unnest("forecast").drop_nulls()
     return flat.with_columns(window=window).join(actuals, on=["series_id", "window"]).drop("window")
@@ -117,7 +117,7 @@ def quantile_columns(errors: pl.DataFrame) -> list[str]:
 
 
 def unit_of(scale: Scale) -> pl.Expr:
-    """Return an expression for the scale of the series of each row; 1 for a series that ``scale`` lacks."""
+    """Return a Polars expression: the scale of each row's series, or 1 if ``scale`` lacks the series."""
     known = scale or {"": 1.0}
     return pl.col("series_id").replace_strict(
         list(known), list(known.values()), default=1.0, return_dtype=pl.Float64

@@ -16,7 +16,8 @@ from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Settings of the inputs for scaling "running": those of the forecasting network, with lags and calendar."""
-# A step counts as a window of one second. A season, one day, then exceeds the ring, so the inputs have none.
+# A step counts as a window of one second. The season of such windows, one day, is longer than the ring.
+# So the inputs use no season.
 _STEP = Frequency(1)
 _CLIP = 10.0  # standardised values are clipped to at most this distance from 0
 # a channel counts as constant if its standard deviation is at most 1e-12 · max(abs(mean), 1)

@@ -171,9 +171,9 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Return the part of each series from the column ``split``; None if the whole column is empty.
+    """Return each series' part of the data, from the column ``split``; None if the whole column is empty.
 
-    The parts are 0 for training, 1 for validation and 2 for test.
+    The part is 0 for training, 1 for validation and 2 for test.
 
     Raises:
         DataError: a series has several parts, or only some series have one.
@@ -231,7 +231,7 @@ def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int
     for label in np.unique(labels[labels != UNKNOWN]):
         own = rng.permutation(np.flatnonzero(labels == label))
         # At least one sequence of each class is used for training.
-        # If a class is small, validation takes its share of the sequences before test.
+        # If a class has too few sequences for both other parts, validation gets its share before test does.
         validation = min(round(config_shares[0] * len(own)), len(own) - 1)
         test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
         parts[own] = TRAIN

@@ -55,7 +55,7 @@ def train_labeller(
     split: Ints | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainedLabeller:
-    """Train a network that labels sequences, or steps if each step has its own label.
+    """Train a network that labels each sequence, or each step of a sequence if the steps have labels.
 
     Sequences are split within each class, steps by time. Weights and scaling are learned from the training
     part only, so never from later steps or from a held-out sequence. The same seed, machine and number of

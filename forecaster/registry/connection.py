@@ -17,6 +17,9 @@ from forecaster.registry.runs_view import store_view
 from forecaster.registry.store import Store, registry_of
 from schemas.errors import ModelError
 
+NO_SUCH = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""The error codes of MLflow for an id of a run or an experiment that does not exist."""
+
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 600.0
 
 
@@ -167,7 +170,7 @@ class Connection:
         try:
             known = self.client().get_experiment(experiment_id)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in NO_SUCH:
                 raise
             known = None
         if known is None or known.lifecycle_stage != LifecycleStage.ACTIVE:

@@ -26,7 +26,7 @@ class Served:
         self.served = served
 
     def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """Return the forecasts that `ServedForecaster.predict` computes from ``frame``.
+        """Return the result of `ServedForecaster.predict`; convert each of its errors to RequestRefused.
 
         Raises:
             RequestRefused: the history cannot be used for a forecast.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
-from forecaster.registry.connection import Connection
+from forecaster.registry.connection import NO_SUCH, Connection
 from forecaster.registry.references import Reference
 from forecaster.registry.versions import VERSION_TAG, Version, version_of
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run as RunEntity
     from mlflow.entities.model_registry import ModelVersion
 
@@ -28,9 +28,7 @@ def is_registered(connection: Connection, reference: Reference) -> bool:
     with connection.errors():
         client = connection.client()
         if reference.run_id is not None:
-            with suppress(MlflowException):
-                return bool(client.get_run(reference.run_id))
-            return False
+            return _run(client, reference.run_id) is not None
         return bool(client.search_model_versions(f"name = '{reference.name}'", 1))
 
 
@@ -96,10 +94,20 @@ def find_run(connection: Connection, run_id: str) -> RunEntity:
     Raises:
         ModelError: the run does not exist.
     """
+    run = _run(connection.existing(), run_id)
+    if run is None:
+        raise ModelError(f"no run {run_id} is in {connection.runs}: statecast ui shows its runs")
+    return run
+
+
+def _run(client: MlflowClient, run_id: str) -> RunEntity | None:
+    """Return MLflow's record of the run ``run_id``; None if the run does not exist."""
     try:
-        return connection.existing().get_run(run_id)
+        return client.get_run(run_id)
     except MlflowException as error:
-        raise ModelError(f"no run {run_id} is in {connection.runs}: statecast ui shows its runs") from error
+        if error.error_code in NO_SUCH:
+            return None
+        raise
 
 
 def model_of_run(connection: Connection, run_id: str) -> str:

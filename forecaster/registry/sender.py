@@ -115,7 +115,8 @@ class Sender:
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # The store answers, so only its storage of files has failed: send the other entries.
+                # If the store still answers, only its storage of files has failed: put this entry off, and
+                # go on to the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue

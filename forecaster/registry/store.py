@@ -23,7 +23,7 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True)
 class Store:
-    """The address of an MLflow store: ``sqlite:///FILE``, ``http(s)://HOST`` or that of another database.
+    """The address of an MLflow store: ``sqlite:///FILE``, ``http(s)://HOST``, or the URI of another database.
 
     Attributes:
         uri: the address for MLflow, which can contain a password; the path of an SQLite file is absolute.

@@ -1,4 +1,4 @@
-"""Messages about the model and the entries of a run that an MLflow store did not take."""
+"""Messages to the user: an MLflow store did not take a trained model, or did not take entries of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unregistered_message(store: Store, reason: str, folder: Path) -> str:
 
 
 def incomplete_message(store: Store, reason: str, folder: Path) -> str:
-    """Return a message for a run: MLflow did not take all its entries, and the rest waits in ``folder``."""
+    """Return the message that MLflow did not take all entries of a run, and the rest is in ``folder``."""
     return (
         f"the MLflow store {store} did not take all of the run ({reason}): the rest is in {folder}; "
         "statecast sync sends it"

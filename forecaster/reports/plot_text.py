@@ -7,7 +7,8 @@ import unicodedata
 from forecaster import warning_filters
 
 _LONGEST = 80
-# Matplotlib cannot draw these categories: control characters, surrogates, line and paragraph separators.
+# Matplotlib cannot draw characters of these Unicode categories: control characters, surrogates, line
+# separators and paragraph separators.
 _UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")
 
 

@@ -103,7 +103,7 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # Report the batch as done in a separate output: the loop cannot detect which output is its last.
+    # A separate output reports the batch as done: the loop above cannot know that an output is the last one.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 

@@ -7,7 +7,8 @@ from typing import Final
 
 import polars as pl
 
-# Names of Kafka partitions cannot begin with this prefix, because topic names cannot contain "~".
+# The prefix of the partition names of quarantine replays. It contains "~", which a Kafka topic name cannot
+# contain, so no Kafka partition has such a name.
 _QUARANTINE: Final = "quarantine~"
 
 

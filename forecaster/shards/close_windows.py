@@ -77,7 +77,7 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard; re-warm its state if another model version steps it through ``window``.
+    """Return the shard, with its state re-warmed if the job steps ``window`` with another model version.
 
     A state that no version of the job made is left unchanged.
     """

@@ -37,7 +37,7 @@ _WINDOWS_PER_STEP = 32  # most windows in one network call of a repair
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
-    """Return the shard, which has a history if, and only if, late rows are repaired.
+    """Return the shard with a history if late rows are repaired (``repair`` above 0), else without one.
 
     A shard that has closed windows without a history can repair only the windows that it closes later.
     """
@@ -78,7 +78,11 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair closed windows of some series; yield an output for each model version in use then."""
+    """Repair the closed windows of the series in ``slots``; yield each output to write, with a shard.
+
+    There is one output for each model version with revised forecasts. If no forecast is revised, there is one
+    output without forecasts. Only the shard of the last output is repaired: the others are ``shard``.
+    """
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
@@ -94,7 +98,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # Remove a copy whose model version differs from that of the repaired states: it cannot be corrected.
+        # Leave out a copy if another model version made it: the repaired states cannot be written into it.
         # The versions differ only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)

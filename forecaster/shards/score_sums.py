@@ -1,4 +1,4 @@
-"""Sums of the errors of past forecasts, by model version and horizon, as a part of a shard's counts.
+"""The sums of forecast errors by model version and scored horizon, which a shard's `Counts` hold.
 
 Letters: T windows, S series, K scored horizons.
 """

@@ -146,7 +146,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
     counts = sum((shard.counts for shard in shards), Counts())
     made = []
     for number in range(of):
-        # Join one new shard at a time: joining all states first would double the memory.
+        # Build one new shard at a time: joining all states first would need memory for one more copy of them.
         own = [np.flatnonzero(to == number) for to in new_shards]
         own_state = State.join([shard.state.take(index) for shard, index in zip(shards, own, strict=True)])
         slots = slots_of(own_state)

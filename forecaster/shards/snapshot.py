@@ -8,7 +8,7 @@ The history of a shard that repairs late rows is in further columns: the copies 
 ``closed`` and of the records of late rows in ``late``.
 
 The other fields of the shard are JSON in the table's metadata, under ``statecast.shard``. A checksum covers
-the metadata.
+this JSON and the layout of the state, but not the layouts of the shadow and the copies.
 """
 
 from __future__ import annotations
@@ -193,7 +193,10 @@ def _state_of(table: pa.Table, prefix: str) -> State | None:
 
 
 def _history(table: pa.Table, copies_through: list[int], freq: Frequency) -> History:
-    """Return the history of a shard; ``copies_through`` has the last window before each copy of the state."""
+    """Return the history that ``table`` stores for a shard.
+
+    ``copies_through`` has, for each copy of the state, the last window that the copy was stepped through.
+    """
     copies = []
     for number, through in enumerate(copies_through):
         state = _state_of(table, f"copy{number}:")
@@ -238,7 +241,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
 
 
 def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
-    """Return the rows in a column of lists, one list for each slot, and the slot of each row in ``slot``."""
+    """Return all rows of a column that has a list of rows for each slot; add the column ``slot``."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)

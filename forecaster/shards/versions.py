@@ -26,7 +26,7 @@ _CLOSED, _PENDING, _NEW = 0, 1, 2
 
 
 def drop_versions(shard: Shard, rows: pl.DataFrame, repair: int, keep: Keep) -> tuple[Shard, pl.DataFrame]:
-    """Set the columns `DROPPED` of the rows that do not count, because another version of their event counts.
+    """Mark (`DROPPED`) the rows that do not count, because another version of their event counts.
 
     A row of a closed window that no longer counts is added to the pending rows, from which
     `forecaster.shards.repair` takes it.
@@ -64,8 +64,9 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the new rows with an event id, and the versions of their events that the shard still holds.
+    """Return the new rows with an event id, and the older versions of their events that the shard holds.
 
+    Older versions are included only if they are from the partition of the new rows, or from an earlier job.
     Rows are sorted by event, and versions of one event by the order of the log.
 
     The column ``kind`` is `_CLOSED`, `_PENDING` or `_NEW`.
@@ -119,7 +120,7 @@ def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.Dat
 
 
 def _marked(rows: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
-    """Copy the columns `DROPPED` from ``dropped`` to the rows with equal ``number``; drop that column."""
+    """Copy the columns `DROPPED` of ``dropped`` to the rows with the same ``number``; drop ``number``."""
     if not len(dropped):
         return rows.drop("number")
     new = dropped.select("number", pl.col(*DROPPED).name.suffix(" new"))

@@ -30,7 +30,7 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-# Most series in one call of `step_block`: one network call can take 4 windows of so many series.
+# `step_block` is called with at most this many series, so one network call can step 4 windows of all of them.
 _CALL_SERIES = 2_500
 
 
@@ -72,7 +72,8 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step until the last live series retires; from then to the start of ``run``, no series is live.
+            # Step through the window in which the last live series retires. Skip the windows from there to
+            # the start of ``run``, because no series is live in them.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)

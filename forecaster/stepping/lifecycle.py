@@ -76,7 +76,7 @@ class Plan:
 
 
 def forgotten_after(max_gap: int) -> int:
-    """Return the longest gap, in windows without a value, after which a series is not yet forgotten.
+    """Return the longest gap that a series can have without being forgotten, in windows without a value.
 
     A forgotten series counts as new if it returns.
     """

@@ -118,7 +118,7 @@ def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[p
 
 
 def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
-    """Return the names of the columns that identify an observation or event, and the rows with all of them.
+    """Return the names of the columns that identify an observation or event, and the rows with these columns.
 
     The column ``alone`` is added where it is needed. There are no names if every row counts as an event.
     """
@@ -132,7 +132,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # Number the rows without an event id or `ORIGIN`: sum and count must take each as a separate event.
+    # Number the rows with a null in the column ``own``: sum and count must take each as a separate event.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

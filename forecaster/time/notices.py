@@ -15,7 +15,8 @@ from schemas.errors import DataError
 
 _FEWEST_STEPS = 3
 _MANY_ROWS = 60
-# Users get a notice if rows are usually at least this many windows apart: 90 % of windows are then empty.
+# Users get a notice if successive rows are usually at least this many windows apart: 90 % of windows or more
+# are then empty. There is no such notice if empty windows count as 0 (``windows.empty``).
 _MANY_WINDOWS = 10
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

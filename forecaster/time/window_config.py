@@ -1,4 +1,4 @@
-"""The settings of windows: their length, and how rows become one value for each series and window."""
+"""The settings of windows: length, how rows become values, which late rows count, when a series retires."""
 
 from __future__ import annotations
 

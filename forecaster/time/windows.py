@@ -110,7 +110,7 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, for each row and for the end of the block, the row of each series' last value before it.
+    """Return the row of each series' last value before each row of a block, and before the block's end.
 
     Args:
         seen: ``[T, S]``, whether there is a value.

@@ -82,7 +82,7 @@ def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> No
 def _forecast(
     module: Network, segment: Segment, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the quantiles at ``segment.rows``, and the hidden and the cell state after the segment."""
+    """Return the quantiles forecast at ``segment.rows``, and the hidden and cell state after the segment."""
     return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
 
 

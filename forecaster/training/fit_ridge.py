@@ -31,7 +31,7 @@ _SHRINKAGE = (1e-4, 1e-2)
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag is near if it is fewer windows than this
 # A row is fitted only if its series has at least this many values before the row.
-# In a batch of fewer than 600 windows, the number needed is a third of the batch's windows.
+# In a batch of fewer than 600 windows, the limit is instead a third of the number of windows in the batch.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # at most this many rows are fitted: a million would take ten seconds
 # In the second fit, the weight of a row falls as its error in the first fit grows.

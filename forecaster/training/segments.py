@@ -131,8 +131,8 @@ class TrainingBatch:
         The axes are window and active period.
         """
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average the unit of each active period over its windows whose next window is not held out.
-        # If every next window of an active period is held out, average over all its windows.
+        # Average the unit of each active period over the windows before a window that is not held out.
+        # If there is no such window, average the unit over all windows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)

@@ -35,7 +35,7 @@ class SplitBatches(beam.PTransform[Any, Any]):
     shards: int
 
     def expand(self, batches: Any) -> Any:
-        """Return the parts of all batches; an element is a shard's number and its part of one batch."""
+        """Split each batch by shard; an element of the result is a shard's number and its part of a batch."""
         return batches | beam.ParDo(_SplitBatch(self.shards)).with_output_types(Sharded)
 
 
@@ -75,7 +75,7 @@ class StepShards(beam.PTransform[Any, Any]):
 
 class _StepShard(beam.DoFn):
     # A worker writes the Beam state "opened" of a shard when it first opens the shard.
-    # If a worker has not opened a shard that has this state, the worker that opened the shard is lost.
+    # If a shard has this state but is new to its worker, another worker opened it before, and is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
     # On Prism, a stage with neither outputs nor timers keeps a core busy while it waits for a bundle (2.77.0,

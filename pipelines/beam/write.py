@@ -130,7 +130,7 @@ def _digest(rows: pl.DataFrame) -> str:
 
 
 def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> str:
-    """Write a file and flush it to disk, because the engine does not repeat a finished bundle."""
+    """Write a file that survives a loss of power, because the engine does not repeat a finished bundle."""
     path = folder / name
     with output_errors(f"{path}: cannot be written", pl.exceptions.PolarsError):
         store_of(folder).make_folder()

@@ -103,7 +103,7 @@ def _choose_runner(out: Out) -> Runner:
 
 
 def _show_next(out: Out, ended: DemoOutcome) -> None:
-    """Print the paths of the results, and three commands to try with the user's own file."""
+    """Print the report's path, commands that show the results, and three commands for the user's file."""
     from pipelines.examples.demo import CELLS, SHOWN_SERIES
 
     stream = f"{ended.folder}/{CELLS[0]}/stream"

@@ -171,7 +171,7 @@ def _flink() -> Check:
 
 
 def _extras() -> Iterator[Check]:
-    """Check for one package of each optional extra; the checks pass without them."""
+    """Check whether a package of each optional extra is installed; a missing package fails no check."""
     for name, extra, package, use in _EXTRAS:
         try:
             yield Check(name, True, f"{package} {version(package)}")

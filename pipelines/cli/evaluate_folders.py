@@ -1,4 +1,4 @@
-"""The evaluation of existing forecasts by ``statecast evaluate``."""
+"""The part of ``statecast evaluate`` that scores the existing forecasts in output folders."""
 
 from __future__ import annotations
 

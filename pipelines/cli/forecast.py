@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.file_forecast import FileForecast
 
 _SHOWN_ROWS = 24
-_HISTORY = 3  # before the forecasts, the plot shows the values of this many horizons
+_HISTORY = 3  # number of past windows that the plot shows for each window that is forecast
 
 
 def forecast(
@@ -72,7 +72,7 @@ def forecast(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Forecast every series of a file after its last row, in one call.
+    """Forecast every series of a file in one call; each forecast begins after the series' last value.
 
     The command finds the frequency of the rows, trains a network on all series with the default settings (or
     loads --model), steps every series to its end, and writes one row for each series and window ahead:

@@ -43,7 +43,7 @@ def label(
     output: lo.Output = None,
     as_json: o.Json = False,
 ) -> None:
-    """Train a network on labelled series, to label each series or each step.
+    """Train a network on labelled series; it gives a label to each series, or to each step of a series.
 
     If no series has two labels, a label belongs to a whole series (the speaker of a recording, the type of a
     device), and the test part holds out series. Otherwise a label belongs to a step (normal, or a kind of

@@ -63,9 +63,9 @@ class Rate:
         self._seen: deque[tuple[float, int]] = deque()
 
     def take(self, now_s: float, steps: int) -> None:
-        """Record the total number of steps of the job at the time ``now_s``.
+        """Record how many steps the job has made in total until the time ``now_s``; ignore a total of 0.
 
-        The first number is only a baseline, because the total of a resumed job includes earlier runs.
+        The first total is only a baseline, because the total of a resumed job includes earlier runs.
         """
         if not steps:
             return
@@ -75,7 +75,7 @@ class Rate:
 
     @property
     def per_s(self) -> float | None:
-        """The steps per second; None until totals of two different times are recorded."""
+        """The series-steps per second; None until totals at two different times are recorded."""
         if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
             return None
         (began_s, before), (ended_s, after) = self._seen[0], self._seen[-1]

@@ -79,7 +79,7 @@ def _with_experiment_name(layer: dict[str, str]) -> dict[str, str]:
 
 
 def from_environment() -> dict[str, str]:
-    """Return the settings that are given by environment variables, by the name of the setting."""
+    """Return a dict from the name of each setting that an environment variable gives to its value."""
     return {key: value for key, name in ENVIRONMENT.items() if (value := os.environ.get(name, "").strip())}
 
 

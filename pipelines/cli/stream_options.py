@@ -71,14 +71,15 @@ def check_stream(job: JobConfig, data: list[str] | None, resume: bool, fresh: bo
 
 
 def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
-    """Raise ConfigError if a setting on the command line has no effect.
+    """Raise ConfigError if a setting on the command line has no effect, or if two settings conflict.
 
     Args:
         job: settings of a stream.
         typed: for each setting that was given, such as ``kafka.topic``, the option that gave it.
 
     Raises:
-        ConfigError: a setting has no effect; the message names its option.
+        ConfigError: a setting has no effect (the message names its option), or ``output.flat`` and
+            ``windows.repair`` are both set.
     """
     source, has_topic = job.stream.source, bool(job.kafka.to_topic)
     if job.output.flat and job.windows.repair:

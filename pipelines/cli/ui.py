@@ -40,7 +40,7 @@ def ui(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Serve MLflow's UI of the tracking store on loopback until Ctrl-C, and open its runs in a browser.
+    """Serve MLflow's UI of the tracking store until Ctrl-C, and open the page of its runs in a browser.
 
     The page shows the runs with the highest skill first, with the columns and charts that compare them. If
     the store is a server already, the command opens the page there and ends.
@@ -98,7 +98,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
                 _open(url, browser and not out.as_json)
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # A SIGTERM reaches only this process, so end the server, too.
+            server.terminate()  # A SIGTERM reaches only this process, and the server still runs.
             server.wait()
             return
         if code:

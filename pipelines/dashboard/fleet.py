@@ -100,7 +100,7 @@ def _latencies(numbers: JobNumbers) -> dict[str, float]:
 
 
 def silent_series(shards: Sequence[ShardSeries]) -> dict[str, Any]:
-    """Return the live series without a row in the last windows, those with the longest gap first.
+    """Return the live series without a row in the last `SILENT_WINDOWS` windows, the longest gap first.
 
     Returns:
         ``count``; ``retired``, the number of series that are no longer live; and ``series``, at most `LISTED`

@@ -16,7 +16,7 @@ _KNOWN: Final = (*PARTS, state_table.FOLDER, markers.NUMBERS, markers.BACKFILL)
 
 
 class JobStatus(NamedTuple):
-    """A word and a sentence that show whether a job is running in an output folder."""
+    """A word and a sentence: a job is running in an output folder, none is running, or there is no output."""
 
     status: Literal["running", "not running", "absent"]
     text: str

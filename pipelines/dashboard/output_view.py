@@ -72,7 +72,7 @@ class OutputView:
         self._read_s = float("-inf")
 
     def fleet(self) -> dict[str, Any]:
-        """Return the fleet for the page: figures, scores, alarms, silent series, status and notes.
+        """Return the page's data about the fleet: numbers, scores, alarms, silent series, status and notes.
 
         An object store is read at most every ten seconds, because stores bill every request.
         """
@@ -108,9 +108,9 @@ class OutputView:
         }
 
     def search(self, text: str) -> dict[str, Any]:
-        """Return at most 50 series ids that contain a text; ids that begin with the text come first.
+        """Return how many series ids contain a text, and at most 50 of these ids.
 
-        The case of letters does not matter.
+        Ids that begin with the text come first. The case of letters does not matter.
         """
         with self._lock:
             notes: list[str] = []

@@ -92,7 +92,10 @@ class SeriesFans:
         return next((shard for shard in self._shards if shard.row_of(name) is not None), None)
 
     def _similar(self, name: str) -> str:
-        """Return the end of an error message: ids that contain ``name``, else similar or first ids."""
+        """Return the end of an error message, which lists a few series ids.
+
+        These ids contain ``name``. If no id does, they are similar to it; if none is, they are the first ids.
+        """
         ids = self.ids
         found = [one for one in ids if name.lower() in one.lower()][:_MATCHES]
         found = found or get_close_matches(name, ids, _MATCHES, _SIMILARITY) or ids[:_MATCHES]

@@ -87,5 +87,5 @@ def background_trainings(
         yield started
     finally:
         for training in started.values():
-            with training.process as process:  # the end of the block waits for the process
+            with training.process as process:  # at its end, this ``with`` block waits for the process
                 process.terminate()

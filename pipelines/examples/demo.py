@@ -55,7 +55,7 @@ class Show(Protocol):
         """Show that the training of a network begins; return the function that is called after each epoch."""
 
     def waiting(self, cell: str) -> None:
-        """Show that the demo waits for the end of a training in another process."""
+        """Show that the demo now waits until another process has ended a training."""
 
     def job(self, what: str) -> OnNumbers:
         """Show that a backfill or a stream begins; return the function to call with the job's numbers."""

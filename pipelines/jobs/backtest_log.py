@@ -24,7 +24,7 @@ _FANS, _WORST = 3, 10
 
 
 def backtest_of(trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Return the backtest of a trained model on the last windows; None if all or no windows are held out.
+    """Return a trained model's backtest on the windows held out for it; None if none or all are held out.
 
     At most 100 series are scored, spread evenly over all series.
     """

@@ -47,7 +47,7 @@ class Contender(NamedTuple):
 
 @dataclass(frozen=True)
 class Compared:
-    """The result of a comparison.
+    """The result of a comparison of a champion and a challenger.
 
     Attributes:
         refs: references of the champion and of the challenger.
@@ -187,7 +187,7 @@ def _compare(
 
 
 def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> list[Forecaster]:
-    """Return models with the covariate tables of a job; each model gets only tables it was trained with.
+    """Return models with the covariate tables of a job; each gets only covariates that it was trained with.
 
     Raises:
         ConfigError: the job names a table of known covariates or a column that neither was trained with.

@@ -233,7 +233,7 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _with_freq_of(job: JobConfig, forecasts: pl.DataFrame) -> JobConfig:
-    """Return the job with the frequency of the issue times; unchanged if each series has only one."""
+    """Return the job with the frequency of the issue times; unchanged if no series has two issue times."""
     try:
         freq = infer_freq(forecasts.select("series_id", timestamp="issued_at")).freq
         return job.with_settings({"windows.freq": freq})

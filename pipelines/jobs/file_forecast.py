@@ -57,7 +57,7 @@ def forecast_files(
     quantiles: Sequence[float],
     progress: Progress = SILENT,
 ) -> FileForecast:
-    """Forecast every series of a job's files after its last row.
+    """Forecast every series in a job's files; the forecast of a series begins after its own last value.
 
     Args:
         job: settings. If they give no ``windows.freq``, it is inferred from the rows.

@@ -126,7 +126,7 @@ class ModelWatch:
                 self._report_change()
 
     def poll(self) -> None:
-        """Read the alias once; if it names a new version, request a model change, or report why not."""
+        """Read the alias; if it names a new version, request a model change, or report why not."""
         aliased = self._read_alias()
         if aliased is None or aliased.model == self._seen:
             return

@@ -50,7 +50,7 @@ class _Batch(NamedTuple):
 
 
 class ProductionRuns:
-    """Logs the scores of a stream to MLflow in batches, in a thread.
+    """Logs the new scores and the drift of a stream to MLflow at intervals, in a thread.
 
     A file in the output folder holds the sums of the logged scores. So a stream that resumes from an older
     snapshot does not log the same scores again.
@@ -97,7 +97,7 @@ class ProductionRuns:
             self._queue_batch()
 
     def close(self) -> None:
-        """Log the last batch and end the MLflow runs; after 15 s, drop the batches that are not logged."""
+        """Log the last scores and end the MLflow runs; report the batches that are not logged within 15 s."""
         self._queue_batch()
         with self._changed:
             self._is_ended = True
@@ -109,7 +109,7 @@ class ProductionRuns:
             self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
 
     def _queue_batch(self) -> None:
-        """Queue one batch for each model version that has new scores since the previous batch."""
+        """Queue one batch of scores for each model version with new scores since the previous call."""
         counts = self._latest.counts
         new = scores_since(counts.scores, self._taken)
         if not new:
@@ -190,7 +190,10 @@ def _metrics(by_horizon: Mapping[int, ScoreSums], drift: Mapping[str, float]) ->
 
 
 def _read(output: Location) -> tuple[dict[str, str], Scores]:
-    """Return the MLflow run and the logged score sums of each model version, read from the output folder."""
+    """Read from the output folder, by model version, the ids of the MLflow runs and the logged score sums.
+
+    Both are empty if the file with them is missing or unreadable.
+    """
     try:
         record: Any = unseal((output / markers.PRODUCTION).read_bytes())
         logged = {

@@ -1,4 +1,4 @@
-"""Run a rolling evaluation: train on the first rows of a file, replay all rows, and score every member."""
+"""Run a rolling evaluation: train on the first windows, replay all windows, and score each member."""
 
 from __future__ import annotations
 

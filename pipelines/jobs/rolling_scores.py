@@ -125,7 +125,10 @@ def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | N
 
 
 def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTable:
-    """Return the table of scores at one horizon, with a row for each member and the best scores marked."""
+    """Return the table of scores at one horizon, with a row for each member.
+
+    The best scores of each measure except ``width_90`` are marked.
+    """
     part = scores.filter(pl.col("horizon") == horizon)
     best = set()
     for k, measure in enumerate(MEMBER_MEASURES):
@@ -185,7 +188,11 @@ def errors_by_horizon(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFram
 
 
 def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
-    """Return pictures by caption: errors of all members, and quantiles and forecasts of the first member."""
+    """Return pictures with captions.
+
+    They show the errors and the coverage of all members, and the calibration and some forecasts of the first
+    member.
+    """
     first, sums = next(iter(tallies.items()))
     figures: list[Picture] = [
         ("Mean absolute error by horizon, for each member.", partial(plots.error_by_horizon_figure, by_step))

@@ -44,7 +44,8 @@ from pipelines.storage import Location
 from schemas import quarantine, replaced
 from schemas.errors import DataError, StatecastError
 
-_BLOCK_STEPS = 25_600  # most series times windows in a block of `write_states`; at least one window
+# Largest number of series times windows in a block of `write_states`. A block has at least one window.
+_BLOCK_STEPS = 25_600
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class TrainOutcome:
 
 
 def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
-    """Return the duration of all epochs of a training and of its refit, in seconds."""
+    """Return the total duration of the epochs of a training and of the epochs of its refit, in seconds."""
     refit = sum(epoch["refit_seconds"] for epoch in refit_history)
     return sum(epoch["seconds"] for epoch in history) + refit
 
@@ -149,7 +150,7 @@ def run_training(
 
 
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
-    """Log a failed MLflow run for a training that could not start, because a file cannot be read."""
+    """Log a failed MLflow run for a training that could not start, because its input files are invalid."""
     with (
         # Suppress ``failure`` and any error of the MLflow store, because the caller raises ``failure``.
         suppress(StatecastError),

@@ -52,10 +52,11 @@ def best_of(trials: list[Trial]) -> Trial | None:
 
 
 def trials_frame(trials: list[Trial], config: JobConfig) -> pl.DataFrame:
-    """Return a row for each trial, the best first: ``trial, ended, skill, seconds, run_id`` and settings.
+    """Return a frame with a row for each trial: ``trial, ended, skill``, settings, ``seconds, run_id``.
 
-    The columns of settings are the settings that any trial has changed; ``config`` has the values of the
-    first trial.
+    Finished trials come first, then pruned trials, then failed trials; within each of these groups, the best
+    skill comes first. The columns of settings are the settings that any trial has changed; ``config`` has the
+    values of the first trial.
     """
     names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
     own = config.flat()

@@ -18,7 +18,8 @@ from schemas.errors import DataError
 
 NAMES = ("vowels", "anomalies")
 _SEED = 0
-_EVERY_S = 7 * 86_400  # one anomaly per week in each series, which is enough of each kind for a training
+# About one anomaly per week in each series, so that a labeller can be trained on many of each kind.
+_EVERY_S = 7 * 86_400
 _FRAME_US = 6_400  # time from one step to the next; a step is 25.6 ms of speech, so steps overlap
 
 

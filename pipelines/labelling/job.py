@@ -158,7 +158,7 @@ def run_labelling(
 
 @dataclass(frozen=True)
 class _Scores:
-    """The scores of a labeller on the test or the validation data, and the data of the plots."""
+    """The scores of a labeller on the test data or the validation data, and the data for their plots."""
 
     scores: dict[str, float]
     confusion: Ints

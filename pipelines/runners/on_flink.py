@@ -30,7 +30,8 @@ from schemas.errors import EngineError, EngineLost, StatecastError
 _CHECK_EVERY_S: Final = 1.0
 _SILENCE_LIMIT_S: Final = 5.0  # a job manager that is silent for longer counts as lost
 _RETURN_LIMIT_S: Final = 180.0  # longest wait for a task slot, as after the loss of a task manager
-# Longest wait for the end of a cancelled job. A hanging task may need more: Flink ends it after 180 s.
+# Longest wait for the end of a cancelled job. This is too short for a job with a hanging task, because
+# Flink ends such a task only after 180 s.
 _CANCEL_LIMIT_S: Final = 30.0
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
 # The constants below are names of Java exceptions, which show why a job failed.

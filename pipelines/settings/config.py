@@ -168,7 +168,7 @@ class JobConfig(Settings):
 
 
 def _is_secret(field: FieldInfo) -> bool:
-    """Return whether a setting may hold a secret; its type then masks its text."""
+    """Return whether the type of a setting is, or contains, `SecretUrl` or `SecretOption`."""
     return any(kind in (SecretUrl, SecretOption) for kind in (field.annotation, *get_args(field.annotation)))
 
 

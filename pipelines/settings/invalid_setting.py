@@ -40,7 +40,9 @@ def describe(
     written: Mapping[str, str],
     path: Path | None = None,
 ) -> str:
-    """Return the first error of pydantic as one line: the setting, its value and the allowed values.
+    """Return one line about the first wrong setting in an error of pydantic: its name and what is wrong.
+
+    The number of other wrong settings follows, unless the first wrong setting is in an alert rule.
 
     Args:
         error: the error.

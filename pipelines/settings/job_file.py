@@ -56,7 +56,9 @@ def load_config(
 
 
 def commented_toml(config: JobConfig | None = None) -> str:
-    """Return the text of a commented job file, from which ``load_config`` reads the same settings.
+    """Return ``config`` as the text of a commented job file; ``load_config`` reads equal settings from it.
+
+    If ``config`` is None, the text has the default settings.
 
     Raises:
         ConfigError: a setting holds a secret, which belongs in the environment and not in a file.

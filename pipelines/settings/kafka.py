@@ -137,7 +137,7 @@ def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = Fa
     except kafka_exception as raised:
         kind = OutputError if sending else DataError
         raise error_of(broker, raised.args[0], last, kind) from None
-    except ValueError as error:  # for example, ``throttle_cb`` is not a function
+    except ValueError as error:  # for example, the option ``throttle_cb`` is text, but must be a function
         raise ConfigError(f"kafka.options: {broker.without_secrets(_one_line(str(error)))}") from None
 
 

@@ -176,7 +176,7 @@ class TopicWriter:
 
 
 def check_topics(topics: Topics) -> None:
-    """Check that all topics exist to which a job sends; call this before the job begins.
+    """Check that every topic that a job sends to exists; call this before the job begins.
 
     Raises:
         OutputError: no broker answers, it refuses access, or a topic is missing.
@@ -188,7 +188,7 @@ def check_topics(topics: Topics) -> None:
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
         except client("KafkaException"):
-            # Poll once, because the client passes the cause of an error to `last` only during a poll.
+            # Poll once, because the client calls `last` with the cause of the error only during a poll.
             asking.poll(0)
             raise
     for setting, topic in (

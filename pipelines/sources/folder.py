@@ -36,7 +36,7 @@ from schemas.errors import DataError
 
 PARTITION = "folder"
 
-_STEP_BYTES = 32 << 20  # a step ends when its batches hold this many bytes
+_STEP_BYTES = 32 << 20  # `step` adds no further batch once its batches hold this many bytes
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class _Watch:
         self.next_look_s = now_s if self.ready else now_s + self.source.poll_s
 
     def _new_batches(self, found: ReadyFile) -> Iterator[Batch] | None:
-        """Check a file, add it to the manifest and return its batches; None if it must be read later."""
+        """Add a file to the manifest and return its batches; return None to leave it to a later listing."""
         source, problem = self.source, ""
         columns = source.input.columns
         if found.left_out:

@@ -173,7 +173,9 @@ def model_of_run(run: str, output: Location, version: str) -> Forecaster:
 
 
 def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tuple[ModelChange, ...]:
-    """Return the changes of a stream's model, each with the loaded model; leave the first version out.
+    """Return the model changes of a stream, each with the loaded model of its new version.
+
+    The record of the version with which the stream began is left out, because it is no change.
 
     Raises:
         DataError, ModelError: see `load_model`.

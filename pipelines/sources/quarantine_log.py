@@ -55,7 +55,10 @@ class RowsAgain:
     count: int
 
     def batch(self, partition: str, first: int, start: int, stop: int) -> Batch:
-        """Return the rows with offsets ``start`` to ``stop - 1`` as a batch; add ``first`` to the offsets."""
+        """Return the rows with offsets ``start`` to ``stop - 1`` as a batch of ``partition``.
+
+        In the batch, offsets are counted from ``first``, the first offset of the partition, and not from 0.
+        """
         at = pl.col("offset")
         rows, rejected = (
             frame.filter(at.is_between(start, stop - 1)).with_columns(at + first)
@@ -161,7 +164,7 @@ def _corrected(raw: pl.DataFrame, how: Input) -> pl.DataFrame:
 
 
 def _origins(raw: pl.DataFrame, numbers: Mapping[str, int]) -> pl.Series:
-    """Return the values of the column `ORIGIN`, which identify the file and the place of each row.
+    """Return the column `ORIGIN`: for each row, a number that identifies the file and the row in the file.
 
     The values equal those of `FolderSource`; the value is null if no file of the folder holds the row.
 

@@ -24,7 +24,8 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-# At full speed, a batch also ends after a window in which the count of rows passes a multiple of this.
+# At full speed, a batch also ends after each window with which the number of rows so far reaches a multiple
+# of this constant.
 _BATCH_ROWS = 1 << 20
 
 
@@ -153,7 +154,7 @@ class _Player:
             self.batches = self._valid_batches(self.sorter, offset)
 
     def close(self) -> None:
-        """Free the memory and the files of the sorted rows; the next step reads the input files again."""
+        """Free memory and files of the sorted rows; a later replay of rows reads the input files again."""
         if self.sorter is not None:
             self.sorter.close()
         self.sorter = None

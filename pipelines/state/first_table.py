@@ -27,7 +27,7 @@ def write_first_table(
     partitions: Mapping[str, int] = _NONE_BY_PARTITION,
     owners: Mapping[str, int] = _NONE_BY_PARTITION,
 ) -> None:
-    """Write the state table with which a run begins.
+    """Write the state table with which a run begins, unless a resumed run can use its table unchanged.
 
     The table is complete before the run begins. So a job that is killed before every shard has written its
     first snapshot resumes like any other job. Every shard gets the list of partitions, so that it closes no
@@ -73,11 +73,14 @@ class _Log(NamedTuple):
 
     @property
     def is_keyed(self) -> bool:
-        """Whether the run reads a topic that is keyed by series."""
+        """Whether the run reads a topic that is keyed by series, so that one shard follows each partition."""
         return bool(self.owners)
 
     def add_partitions_to(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Add the log's partitions to shards; a shard closes no window before each has a watermark."""
+        """Return the shards with the log's partitions added.
+
+        A shard then closes no window until each partition that it follows has a watermark.
+        """
         return [add_partitions(shard, self.partitions, self.owners) for shard in shards]
 
 
@@ -110,7 +113,8 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
                 made = reshard(table.shards, shards)
         return log.add_partitions_to(made)
 
-    # First read the table without its series, which is fast, to find whether it must be rewritten.
+    # To find whether the table must be rewritten, read only its offsets, watermarks and counts: this is
+    # fast, because the series and their rows are not read.
     table = read(start, series=False)
     if not _have_same_partitions(resumed(table), table.shards):
         write(folder, resumed(read(start)), also=folder)

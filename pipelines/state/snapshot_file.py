@@ -29,7 +29,7 @@ _CHECKSUM: Final = b"statecast.checksum"
 _PLACEHOLDER: Final = b"00000000"  # written first, and then replaced by the checksum
 # Finds the checksum in Parquet's footer: its key, two bytes for the type and length, and its value.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
-_RUN: Final = b"statecast.run"  # metadata key: the id of the run that took over the snapshot
+_RUN: Final = b"statecast.run"  # metadata key: the id of the run that rewrote the snapshot in `take_over`
 # Metadata key: when the snapshot was first written; a run that takes the snapshot over keeps this time.
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20

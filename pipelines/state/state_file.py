@@ -116,9 +116,10 @@ def _manifests_in(folder: Location) -> dict[str, str]:
 
 @contextmanager
 def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[None]:
-    """Lock the output folder of a state table in a ``with`` block, so that no job writes the table meanwhile.
+    """Lock a state table's output folder in a ``with`` block, so that no job writes the table meanwhile.
 
-    A folder called ``state`` belongs to the output folder above it. A table elsewhere needs no lock.
+    A folder called ``state`` belongs to the output folder above it. A table elsewhere needs no lock. Unless
+    ``is_new``, an output folder without a lock file or a lease is not locked, because no job runs there.
     """
     output = folder.absolute().parent
     if folder.name == state_table.FOLDER and (is_new or any(output.glob(markers.ANY_LOCK))):

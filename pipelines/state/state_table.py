@@ -172,7 +172,7 @@ def read_series_shards(folder: Location) -> dict[str, int]:
 
 
 def read_offsets(folder: Location) -> dict[str, int]:
-    """Return for each partition the offset at which reading resumes; empty without a readable state table."""
+    """Return the offset at which reading of each partition resumes; {} if no state table can be read."""
     try:
         progress = read(folder, series=False).progress_by_partition()
     except StatecastError:  # the table does not exist yet, or is being replaced

@@ -79,5 +79,5 @@ def _holder(path: Path) -> str:
     try:
         record = json.loads(path.read_bytes())
         return f"another job, process {record['pid']} since {record['since']},"
-    except (OSError, ValueError, KeyError, TypeError):  # the other job has not written its process id yet
+    except (OSError, ValueError, KeyError, TypeError):  # the file has no process id yet, or is gone
         return "another job"

@@ -112,7 +112,7 @@ class Journal:
 
 
 def _merged_through(path: Location) -> int:
-    """Return the number of the last object that has been merged into the file of a journal, or 0."""
+    """Return the number of the last small object that was merged into a journal's file; 0 without one."""
     with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
         return int(unseal(file.readline()).get(_MERGED, 0))
     return 0

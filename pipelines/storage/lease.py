@@ -114,7 +114,7 @@ def _try_create(lock: Remote) -> bool:
 
 
 def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
-    """Return the time of the store's clock, in seconds since 1970, and the paths of all leases by number."""
+    """Return the store's time, in seconds since 1970, and the paths of all leases, sorted by number."""
     probe = folder / markers.probe()
     with folder_errors(folder):
         probe.write_bytes(b"")

@@ -65,7 +65,7 @@ def _remove_marker(hidden: Path, output: Path) -> None:
 
 
 def complete(hidden: Path, output: Path) -> None:
-    """Move the parts of a complete hidden folder that a killed job has not moved; remove the folder.
+    """Remove a hidden folder; if it is marked as complete, first move the parts that a killed job left there.
 
     Raises:
         OSError: a part cannot be renamed.
@@ -82,8 +82,9 @@ def complete(hidden: Path, output: Path) -> None:
 def _parts_in(hidden: Path) -> list[str]:
     """Return the names of the new parts that a complete hidden folder still holds; the others were moved."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
-    # Replaced parts have names that begin with "old-". A user may also give a state table such a name.
-    # A part named ``old-...`` is still a new state table if its hidden folder is named after the part.
+    # A name that begins with "old-" marks a replaced part. But a user may also give a state table such a
+    # name. The folder is then this new table if ``hidden`` has the name that `markers.new_table` makes
+    # from the table's name.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 

@@ -190,7 +190,7 @@ class Remote:
     def below(self) -> list[Remote]:
         """Return all objects under this prefix."""
         with self._requests() as store:
-            # The store lists keys without the scheme, so remove a prefix without the scheme from them.
+            # The store lists keys without a scheme, so the prefix to cut off must have no scheme either.
             bare = store._strip_protocol(self.url)
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 

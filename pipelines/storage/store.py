@@ -35,7 +35,7 @@ class Held:
     confirm: Callable[[], None] = _never_lost
 
     def __call__(self) -> None:
-        """Raise `OutputError` if the job has already noticed that it lost the lock; see ``check``."""
+        """Raise `OutputError` if an earlier request found that another job took the lock; see ``check``."""
         self.check()
 
 

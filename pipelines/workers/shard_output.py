@@ -62,7 +62,7 @@ class ShardOutput:
         return self._files.taken()
 
     def make_durable(self, files: Iterable[Location]) -> None:
-        """Wait until ``files`` are on the disk, and until the broker has acknowledged all messages.
+        """Sync ``files`` to the disk, and wait until the broker has acknowledged all messages sent so far.
 
         Raises:
             OutputError: a message could not be delivered.

@@ -84,7 +84,10 @@ class Workers:
             thread.wait()
 
     def abandon(self) -> None:
-        """Skip the work that has not begun, including the remaining blocks of a batch."""
+        """Skip the work that has not begun, including the remaining blocks of a batch.
+
+        From now on, no write begins. A re-warming that is running is cancelled before its next network call.
+        """
         self._guard.abandon()
         for thread in (*self._threads, self._writer, self._snapshots):
             thread.abandon()

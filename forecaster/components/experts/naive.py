@@ -62,7 +62,7 @@ class SeasonalNaive(Expert):
 
     @property
     def reach(self) -> int:
-        """One less than the windows of a season, because the expert reads the current window, too."""
+        """The number of earlier windows that the expert reads: with the current one, they make a season."""
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:

@@ -19,7 +19,7 @@ from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# The ridge penalty is at least this number, in squared scales, and each squared error is raised by it.
+# This number, in squared scales, is the least ridge penalty, and is added to each member's squared error.
 # Without this number, the weights would change fast while forecasts and actuals are near the last value.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
@@ -78,7 +78,7 @@ class Stacking:
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            # In the field ``products``, the last column holds the sum of the squared actuals.
+            # In the field ``products``, the last column holds a decaying weighted sum of squared actuals.
             "products": Field("float32", (len(anchors), members + 1)),
             # In the field ``waiting`` (stored forecasts), the last column holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),

@@ -74,7 +74,7 @@ def with_covariates(x: Floats32, block: Block) -> Floats32:
 
 
 def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
-    """Return the known features of the ``horizon`` windows after each of the block's windows in ``rows``.
+    """For each of the block's windows in ``rows``, return the known features of the next ``horizon`` windows.
 
     The result is ``[n, N, S or 1, C]`` float32. The series axis is 1 if the features are the same for all
     series.

@@ -54,7 +54,7 @@ def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
 def linear_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts of all seven linear experts at some windows; the logarithmic one is the last.
+    """Return the forecasts that all seven linear experts issue at ``rows``; the logarithmic one is the last.
 
     For a series with a value of 0 or less, the last expert repeats the ridge regression that is more shrunk.
     See `expert_forecasts` for the others.

@@ -311,6 +311,9 @@ def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
 
 
 def _by_layer(array: np.ndarray) -> Tensor:
-    """Swap the first two axes, series and layer; an array from `Network.step` is not copied."""
+    """Swap the first two axes, series and layer; copy the array only if its layers are not contiguous.
+
+    An array from `Network.step` has contiguous layers, so it is not copied.
+    """
     layers = array.swapaxes(0, 1)
     return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))

@@ -145,7 +145,7 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
     ``count`` is F, and ``rows`` ``[n]`` are the windows. The next piece overwrites the regressors.
     """
     series = block.values.shape[1]
-    # With few series, a piece holds several windows, but at most `_COLUMNS` columns.
+    # With few series, a `RegressorPiece` holds as many windows as fit into `_COLUMNS` columns.
     together = max(1, _COLUMNS // max(series, 1))
     for first in range(0, series, _COLUMNS):
         some = slice(first, min(first + _COLUMNS, series))

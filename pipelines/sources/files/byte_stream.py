@@ -33,7 +33,7 @@ class ByteStream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes of the stream, at most ``size``, and at least half of it before the end."""
+        """Return at most ``size`` of the next bytes; fewer than half of it only at the end of the stream."""
         if size < 0:
             return self.readall()
         pieces: list[bytes] = []

@@ -81,7 +81,7 @@ class Layout:
 
     @property
     def lacks_series_name(self) -> bool:
-        """Whether nothing names the series: the file has only a time column and a column such as "value"."""
+        """Whether no column names the series: a wide file has one value column with a name like "value"."""
         is_alone = self.kind == "wide" and len(self.values) == 1
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 

@@ -54,7 +54,8 @@ _IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s
 _MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
 # In a file with decimal points, only numbers with one of these characters need to be rewritten.
 _EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"
-_PLAIN = b"0123456789+-.eE\n"  # the characters of numbers that need no rewriting, and of `_joined`
+# The characters of numbers that need no rewriting, and the line break between the cells that `_joined` joins.
+_PLAIN = b"0123456789+-.eE\n"
 _FEW = 100  # so many rows are searched first: one of them usually shows that the file has decimal points
 NO_COMMA = " (no decimal comma)"
 """Text that is added to a number with a decimal point, in a file with decimal commas."""
@@ -77,7 +78,8 @@ class Decimals:
         """
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
+        # An ambiguous cell of an earlier frame, such as 1.234, which is 1234 in a file with decimal commas.
+        # "" if there was none.
         self._ambiguous_cell = ""
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Recognize a file that was changed or replaced."""
+"""Identify a file by name, size and time of change, so that callers recognize a changed or replaced file."""
 
 from __future__ import annotations
 

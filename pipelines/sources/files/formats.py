@@ -158,13 +158,13 @@ def _opened_lines(path: Path, encoding: str) -> BinaryIO:
 
 @lru_cache(maxsize=8)  # three reads of a file need its header: column names, first rows, all rows
 def _header(path: Path, identity: Identity | None, encoding: str) -> Header:
-    """Return the header of a CSV file; a changed file has another ``identity``, and is not cached."""
+    """Return the header of a CSV file, cached by ``identity``, which changes with the file."""
     with _opened(path, encoding) as file:
         return read_header(path, file)
 
 
 def _csv(path: Path, names: list[str], rows: int, encoding: str, only_first: bool = False) -> Frames:
-    """Yield the rows of a CSV file as `batches` does; if ``only_first``, only about the first megabyte."""
+    """Yield the rows of a CSV file as `batches` does; if ``only_first``, stop after about one block."""
     header, delimiter, lines, size = _header(path, identity_of(path), encoding)
     # pyarrow reads a file in blocks of bytes, and each block must be large enough for at least one row.
     block_size = max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header))
@@ -182,7 +182,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str, only_first: boo
     with _opened(path, encoding) as file:
         text = RowPerLine(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
-            # Arrow reads up to 32 blocks ahead, so for the first rows give it no more than one block.
+            # Arrow reads up to 32 blocks ahead, so for the first rows give it only about one block.
             io.BytesIO(text.first_rows(block_size)) if only_first else text,
             # Use one thread: with several threads, pyarrow does not report the numbers of skipped rows.
             read_options=pacsv.ReadOptions(
@@ -209,7 +209,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str, only_first: boo
 
 
 def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
-    """Return the complete rows of a block and the broken rows between them, each with its row number.
+    """Return a block's rows, and the broken rows among and directly after them, in order with row numbers.
 
     Args:
         frame: the rows of the block that could be split into cells.

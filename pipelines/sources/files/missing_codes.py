@@ -6,7 +6,8 @@ import polars as pl
 
 _CODES = tuple(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))  # 99 to 99999999
 _FEWEST = 2
-_FAR = 3.0  # A code's distance from the other values is more than this many times the range of these values.
+# A code is farther from the other values of its series than this many times the range of those values.
+_FAR = 3.0
 _HUGE = 1e30
 _MOST_PIECES = 64
 

@@ -241,14 +241,17 @@ class WideFiles:
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
-        """Begin without earlier files; `wide_file` and `refuse_sensors` describe the parameters."""
+        """Begin with no earlier files; for the arguments, see `wide_file` and `refuse_sensors`."""
         self._columns = columns
         self._read = read
         self._memory_bytes = memory_bytes
         self._files: dict[Path, WideFile] = {}
 
     def remember(self, paths: Iterable[Path]) -> None:
-        """Add files that an earlier run has read; leave out files that cannot be read any more."""
+        """Add the wide files that an earlier run has read; skip a file that cannot be read any more.
+
+        Only the last 1,000 paths are opened.
+        """
         for path in list(paths)[-_MOST_FILES:]:
             try:
                 self._keep(wide_file(path, open_file(path, self._columns).layout, self._columns))

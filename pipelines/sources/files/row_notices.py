@@ -1,4 +1,4 @@
-"""Collect notices about the rows that a source reads; write them into a file for the job's process."""
+"""Collect notices about the rows that a source reads, in a file that the job reads when it ends."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Sorter:
     _versions: EventVersions | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add rows to the sorter; write a sorted run if its rows fill a quarter of ``memory_bytes``."""
+        """Add rows; if the held rows exceed a quarter of ``memory_bytes``, write them as a sorted run."""
         if not len(rows):
             return
         if "event_id" in rows.columns:

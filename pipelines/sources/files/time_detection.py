@@ -51,7 +51,7 @@ _FEW = 100
 def needs_format(head: pl.Series) -> bool:
     """Return whether none of the first times of a column can be read without a format."""
     first = cells.times(head.head(1))
-    if first.null_count() < len(first):  # fast: the first cell is usually enough
+    if first.null_count() < len(first):  # a fast check, because usually the first cell can be read
         return False
     known = head.filter(cells.given(head))
     return not known.is_empty() and bool(cells.times(known).is_null().all())
@@ -65,7 +65,7 @@ def fits_a_format(column: pl.Series) -> bool:
 
 
 def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
-    """Return the format of the times of a column; ``auto`` if no format reads any of its first times.
+    """Return the format of the times of a column; ``auto`` if `_formats_of` finds none for its first cells.
 
     Args:
         path: the file, for errors.

@@ -153,7 +153,9 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
 
 
 def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
-    """Read a whole file, to find any fault; return its rows if they need at most ``memory_bytes``.
+    """Read a file to its end, so that a damaged file raises an error before any of its rows is used.
+
+    The result has the file's rows if they need at most ``memory_bytes``; otherwise, it has no rows.
 
     Raises:
         DataError: the file cannot be read, or is incomplete.
@@ -238,7 +240,7 @@ def columns_of(job: JobConfig) -> tables.Columns:
 
 
 def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: bool = False) -> Input:
-    """Return the settings by which a job reads its files.
+    """Return the settings by which a job reads and validates the rows of its files or its topic.
 
     Args:
         job: the job; its data section and ``covariates.observed`` are used.

@@ -225,7 +225,7 @@ class TopicConsumer:
 
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
-    """Return one partition's messages as columns, without ``end`` if an offset from ``end`` on was polled."""
+    """Return one partition's messages as columns; drop ``end`` if a message has this or a later offset."""
     message_of = client("Message")
     offsets = [*map(message_of.offset, messages)]
     return Polled(

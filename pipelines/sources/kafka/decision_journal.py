@@ -40,7 +40,7 @@ class Refused(NamedTuple):
 
 
 class ClockDecision(NamedTuple):
-    """A stored wall clock, to which the times of the rows from offset ``start`` on are compared.
+    """A stored wall clock, which decides which rows from offset ``start`` on are in the future.
 
     A row is in the future if its time is too far after the clock. A later record may replace the clock for
     rows from offset ``stop`` on. ``clock_us`` is in microseconds since 1970.
@@ -114,7 +114,7 @@ class Decisions:
         self._shorten()
 
     def raise_watermark(self, partition: str, offset: int, watermark_us: int) -> None:
-        """Record that the watermark of ``partition`` before ``offset`` is at least ``watermark_us``.
+        """Record that from ``offset`` on, the watermark of ``partition`` is at least ``watermark_us``.
 
         Raises:
             OutputError: the journal cannot be written; every method that adds a record raises this.
@@ -122,7 +122,7 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store the clock of each partition, to which the times of the partition's rows are compared."""
+        """Store the clock decision of each partition in ``clocks``; see `ClockDecision`."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:

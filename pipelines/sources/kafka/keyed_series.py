@@ -8,7 +8,7 @@ from schemas.errors import DataError
 
 
 class SeriesShards:
-    """Records the shard of each series of a keyed topic, to find series in partitions of several shards.
+    """Finds series of a keyed topic with rows in partitions of two shards; it records each series' shard.
 
     The reader of the topic checks the shards, because only the reader has the rows of all partitions. A shard
     cannot: it would take a row in a wrong partition for the first row of a new series.
@@ -21,7 +21,7 @@ class SeriesShards:
         self._known = known
 
     def check(self, place: str, series_ids: pl.Series, shard: int | None) -> None:
-        """Record the shard of each series in a partition; raise DataError if a series already has another.
+        """Record ``shard`` as the shard of each series; raise DataError if a series has another shard.
 
         Args:
             place: topic and partition, as ``topic/0``.

@@ -141,6 +141,6 @@ class Reading:
 
 
 def _addressed(batch: Batch, places: Positions) -> Batch:
-    """Return a batch with the shard that follows its partition, and with how many partitions that follows."""
+    """Add to a batch the shard that follows its partition, and the number of partitions of this shard."""
     shard = places[batch.partition].shard
     return replace(batch, partitions=followed(places, shard), shard=shard)

@@ -83,7 +83,8 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
-                # A new partition gets the others' smallest watermark, so that closed windows stay closed.
+                # A new partition begins with the smallest watermark of the resumed partitions that its shard
+                # follows, so that closed windows stay closed.
                 decisions.raise_watermark(name, low, slowest)
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)

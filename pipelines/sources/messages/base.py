@@ -43,7 +43,7 @@ class Messages:
         return Messages([v for m in several for v in m.values], [k for m in several for k in m.keys])
 
     def at(self, places: Sequence[int]) -> Messages:
-        """Return only the messages at the indices ``places``, in this order."""
+        """Return only the messages at the indices ``places``, which ascend and do not repeat."""
         if len(places) == len(self):
             return self
         return Messages([self.values[p] for p in places], [self.keys[p] for p in places])

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
+from mlflow.exceptions import MlflowException
 from polars.testing import assert_frame_equal
 
 from forecaster.model import Forecaster
+from forecaster.registry.references import Reference
 from forecaster.registry.scoring_requests import RequestRefused
 from forecaster.reports.plots import loss_figure
 from forecaster.serving import ServedForecaster, last_forecasts
@@ -241,6 +243,19 @@ def test_the_error_for_an_unknown_model_suggests_alternatives(
     with pytest.raises(ModelError, match=message) as caught:
         store.load(ref)
     assert "\n" not in str(caught.value)
+
+
+def test_a_failing_store_is_not_reported_as_a_missing_run(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MlflowException("the database is locked")
+
+    monkeypatch.setattr("mlflow.MlflowClient.get_run", fail)
+    with pytest.raises(ModelError, match="the database is locked"):
+        store.load("0" * 32)
+    with pytest.raises(ModelError, match="the database is locked"):
+        store.is_registered(Reference.parse("0" * 32))
 
 
 def test_loading_a_run_without_a_model_raises_an_error(store: Registry) -> None:
