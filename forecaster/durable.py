@@ -67,7 +67,7 @@ def write_whole(
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to a file, and create missing folders; see `write_whole`.
+    """Write ``data`` to a file as a whole or not at all (`write_whole`), and create missing folders.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.

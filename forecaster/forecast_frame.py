@@ -1,4 +1,4 @@
-"""One call from rows to a forecast: train a forecaster, step every series to its end, and forecast.
+"""One call from rows to forecasts: train a forecaster or take a given one, step each series, and forecast.
 
 Letters: T windows, S series.
 """

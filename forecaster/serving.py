@@ -221,7 +221,7 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
 
 
 def _layout(state: State) -> dict[tuple[str, str], Any]:
-    """Return the dtype and shape of each array of a state, by component and field."""
+    """Return the dtype and shape of each array of a state, by the pair of component name and field name."""
     return {(name, f): (a.dtype, a.shape) for name, own in state.parts.items() for f, a in own.items()}
 
 

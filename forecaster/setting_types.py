@@ -21,7 +21,7 @@ LocalPath = Annotated[str, AfterValidator(_is_local)]
 
 
 class SettingsConflict(ValueError):
-    """An error about settings; `message` returns its text with other names for them, such as options.
+    """An error about settings; `message` returns its text with other names of the settings, such as options.
 
     Args:
         template: the message, with ``{}`` for the name of each setting.

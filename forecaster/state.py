@@ -142,7 +142,10 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts)
 
     def to_arrow(self) -> pa.Table:
-        """Return the state as an Arrow table, one row per series, with formats and shapes in its metadata."""
+        """Return the state as an Arrow table with one row per series and one column per field.
+
+        The metadata of the table holds the format versions, and the dtype and shape of each field.
+        """
         series = len(self)
         columns: dict[str, Any] = {
             "series_id": pa.array(self.series_ids, pa.large_string()),

@@ -1,4 +1,4 @@
-"""Filters that ignore library warnings that no user can act on; they stay for the life of the process.
+"""Add filters that ignore library warnings that no user can act on; they stay until the process ends.
 
 ``warnings.catch_warnings`` is not safe here. It replaces the filters of the whole process and later restores
 them: if two threads use it, the one that leaves last can permanently restore filters that the other had set.

@@ -24,7 +24,7 @@ LASTS, REPEATS = 1, 2
 
 
 def raise_alarms(own: Arrays, log_p: Floats, run: Ints32, rate: float) -> Floats:
-    """Return 1 for an alarm, 0 for none, NaN without a p-value, ``[T, S]``; update the alarm state.
+    """Decide for each window and series whether to raise an alarm, and update the alarm state.
 
     Args:
         own: the arrays of `forecaster.components.anomaly.Anomaly`, after the block; ``budget`` and
@@ -32,10 +32,14 @@ def raise_alarms(own: Arrays, log_p: Floats, run: Ints32, rate: float) -> Floats
         log_p: ``[T, S]``, the logarithm of the p-value, NaN if it is missing.
         run: ``[T, S]``, the length of the run of equal values after each window.
         rate: wanted alarms per window with a value.
+
+    Returns:
+        ``[T, S]``: 1 for an alarm, 0 for no alarm, NaN where there is no p-value.
     """
     known, log_rate = ~np.isnan(log_p), math.log(rate)
     most_budget = (math.log(max(_MOST, min(3.0 * rate, 0.95))) - log_rate) / _STEP
-    # ``count`` is the number of p-values up to each window.
+    # ``count`` is each series' number of p-values up to and including each window.
+    # ``own["known"]`` is this number after the block.
     count = own["known"] - known.sum(axis=0) + known.cumsum(axis=0)
     may_alarm, wanted = count > YOUNG, rate * known
     goes_on = ~(log_p >= math.log(max(_CALM, rate)))

@@ -49,14 +49,15 @@ _FIELDS = {
 # and the assumed shares of runs about as much as `_PRIOR` observed runs.
 _PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
-# For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.
+# In a normal distribution with 5 % of its values beyond the edge, this average is 0.25 band widths.
+# `_EXCESS0` is larger, because heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # A share is averaged over about `_MEMORY` / ``rate`` windows, or runs of equal values.
 # About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
-# In an average over far more windows, the update of a share would be lost in float32 rounding.
+# Over far more windows, each update of a share would be so small that float32 rounding could remove it.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band, from the forecast median to an outer quantile, is at least this many scales wide.
 # Without this limit, the band of a series whose values are mostly equal would have no width.
@@ -241,7 +242,7 @@ class Anomaly:
     def _learn(
         self, shares: Floats32, count: Ints32, reached: Bools, learns: Bools
     ) -> tuple[Floats32, Ints32]:
-        """Update, for each distance (or length), the share of windows (or runs) that reached it.
+        """Update the share of windows that reached each distance, or of runs that reached each length.
 
         Args:
             shares: ``[E, S]``, updated in place.

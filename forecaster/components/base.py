@@ -93,7 +93,7 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive windows of some series: the values, and the fields that the components have added.
+    """Consecutive windows of some series: values, covariates, and the fields that the components add.
 
     The caller (`forecaster.stepping.step_block`) fills the fields from ``start`` to ``past`` and allocates
     ``out``. Each component adds the fields named for it below, for the components after it in the chain, and

@@ -23,7 +23,7 @@ from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
 # If windows are months, quarters or years, at most this many alarms are wanted per series and window.
-# The default, one alarm a week, would be several alarms in each window of a month or longer.
+# The default of ``alarms_per_week``, 1, would give several alarms in each window of a month or longer.
 _LARGEST_CALENDAR_RATE = 0.05
 
 
@@ -111,7 +111,7 @@ def _least_squares(
     halflives: tuple[float, ...] = (),
     season: bool = False,
 ) -> Expert | None:
-    """Return a least-squares expert with the lags that fit into the ring, or None if no lag fits."""
+    """Return a least-squares expert with the lags from 1 to ``ring - 1``; None if no lag is in this range."""
     usable_lags = tuple(sorted({lag for lag in lags if 1 <= lag < config.ring}))
     if not usable_lags:
         return None
@@ -122,7 +122,10 @@ def _least_squares(
 def _interval_and_anomaly(
     config: NetworkConfig, windows: WindowConfig, online: OnlineConfig
 ) -> Iterator[Component]:
-    """Yield `Intervals`, which calibrates quantiles, and `Anomaly`, which raises alarms, if configured."""
+    """Yield `Intervals` and `Anomaly`, each if configured; neither if the median is the only quantile.
+
+    `Intervals` calibrates the quantiles, and `Anomaly` raises alarms.
+    """
     levels = config.quantiles
     # with the median as the only quantile, there is no interval to calibrate or to compute p-values from
     if len(levels) == 1:

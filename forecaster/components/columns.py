@@ -16,7 +16,7 @@ from schemas.errors import ModelError
 
 
 def column_of(array: NDArray[Any]) -> pa.Array:
-    """Return an array as an Arrow column with one number, or one flat list of numbers, for each series."""
+    """Return an array as an Arrow column: one number per series, or a flat list if there are more axes."""
     if array.ndim == 1:
         return pa.array(array)
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))

@@ -20,8 +20,8 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.scores import scored_places
 
-# From `_TRUSTED` residuals on, each quantile's distance from the median is the learned distance.
-# With fewer than `_TRUSTED`, it is a weighted mean of the learned distance and the network's distance.
+# Once `_TRUSTED` residuals were observed, a quantile's distance from the median is the learned distance.
+# With fewer residuals, the distance is a weighted mean of the learned distance and the network's distance.
 _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
@@ -81,9 +81,10 @@ class Intervals:
         }
 
     def init(self, series: int) -> Arrays:
-        """Return the initial arrays; the offsets are quantiles of a normal distribution.
+        """Return the initial arrays; each level's offset is a normal distribution's quantile at that level.
 
-        Its mean absolute deviation is 1, because offsets are multiples of the mean absolute residual.
+        The distribution has mean 0 and mean absolute deviation 1, because offsets are multiples of the mean
+        absolute residual.
         """
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
         own["issued"][:] = np.nan
@@ -152,7 +153,8 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         rates = np.maximum(rates, 1.0 / (counts[:-1] + 20.0)).astype(np.float32)
         # The axes of ``issued`` and ``due`` are window, anchor, quantile and series.
-        # ``due[t]`` holds, for each forecast of window ``t``, the distance of each quantile from the median.
+        # ``due[t]`` holds the distance of each quantile from the median, in the forecasts for window ``t``:
+        # one forecast per anchor ``a``, issued ``a`` windows earlier.
         issued = (np.float32(1.0) - trust)[:, :, None] * network.transpose(2, 1, 0, 3)
         due, stores = np.empty(issued.shape), _split_by_anchor(own["issued"], anchors)
         for i, (a, store) in enumerate(zip(anchors, stores, strict=True)):
@@ -191,7 +193,7 @@ class Intervals:
         return units, has_unit & known
 
     def _learn_offsets(self, offset: Floats32, steps: _Steps, issued: Floats, due: Floats) -> Floats:
-        """Update the offsets in place window by window; return the learned part of the distances.
+        """Update the offsets in place by window; return the learned part of the distances from the median.
 
         Args:
             offset: ``[A, Q - 1, S]``.
@@ -220,7 +222,8 @@ class Intervals:
                 issued[t] += np.multiply(offset, size, out=learned[t])
                 after = t + 1
                 for i, a in enumerate(anchors):
-                    if after % a == 0:  # copy the distances of ``a`` windows at once
+                    # Distances are due ``a`` windows after their issue: copy them for ``a`` windows at once.
+                    if after % a == 0:
                         later = due[after : after + a, i]
                         later[:] = issued[after - a : after - a + len(later), i]
         return learned
@@ -244,7 +247,7 @@ class _Steps(NamedTuple):
     size: Floats
 
     def by_window(self) -> Iterator[NDArray[Any]]:
-        """Yield each array with an axis for the quantiles: ``[T, A, 1, S]``."""
+        """Yield each array with a new axis of length 1, for the quantiles: ``[T, A, 1, S]``."""
         return (array[:, :, None] for array in self)
 
 

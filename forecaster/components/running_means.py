@@ -15,7 +15,8 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats, Ints
 from forecaster.time.windows import latest_rows
 
-# A change is clipped to this many scales. The limit doubles with each consecutive clipped change.
+# A change is clipped to this many usual changes. The limit doubles with each consecutive clipped change.
+# A seasonal change is clipped to this many times the larger of its running mean and the scale.
 _LARGEST = 8.0
 # A value's distance from the mean is clipped to this many times the larger of spread and scale.
 # If the value's clipped change is larger than this limit, the distance is clipped to that change instead.

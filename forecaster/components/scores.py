@@ -32,7 +32,7 @@ def scored_places(horizon: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores combined forecasts when their actuals are observed.
+    """Scores the combined forecasts at the scored horizons when their actuals are observed.
 
     `Stacking` and `Intervals` store the forecasts, so this component has no arrays in the state, and scores
     need no memory for each series. A constant series has no residuals, so its forecasts are not scored.

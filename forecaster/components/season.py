@@ -1,4 +1,4 @@
-"""The seasonal shape of each series, such as its usual day: values less the shape are easier to forecast.
+"""The seasonal shape of each series, such as its usual day: values minus shape are easier to forecast.
 
 Letters: T windows, S series, K windows of a season, N horizon.
 """
@@ -17,7 +17,8 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
-# A season is read in parts of about this many values (of all windows and series), to fit the cache.
+# About this many values (windows of a season times windows and series of the block) are read at once,
+# to fit the cache.
 _READ_AT_ONCE = 16_384
 # The shape learns from the difference between a window's deviation and the shape's value in that phase.
 # This difference is clipped to this many scales.
@@ -25,10 +26,12 @@ _LARGEST = 8.0
 
 
 def likely_season(freq: Frequency) -> int:
-    """Return how many windows the likely season of a frequency has: a day, a week, or a year.
+    """Return the number of windows in the likely season of a series: a day, a week or a year.
 
-    1 means no season: the season is not a whole number of windows. Forecasts use this season only if the ring
-    is long enough (`ring_season`). The evaluation always uses it (`forecaster.evaluation.baselines`).
+    The season is the shortest of these periods that lasts at least two windows. The result 1 means no season:
+    even a year is shorter than two windows, or the season is not a whole number of windows. Forecasts use the
+    season only if the ring is long enough (`ring_season`). The evaluation always uses it
+    (`forecaster.evaluation.baselines`).
     """
     if freq.is_calendar:
         return 12 // freq.months if 12 % freq.months == 0 else 1
@@ -90,7 +93,7 @@ class Season:
         return {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Learn the shape window by window, and add ``shape`` to the block."""
+        """Learn each series' seasonal shape window by window; add the shapes to the block as ``shape``."""
         windows, series = block.values.shape
         if self.season == 1:
             return own, block.with_fields(shape=np.zeros((windows, 1, series)))
@@ -122,8 +125,10 @@ class Season:
             part = past[:, :, k : k + at_once].transpose(2, 0, 1)
             has_value = ~np.isnan(part)
             # Sum distances from the last value: sums of values in the billions would lose small differences.
+            # Add one window of the season at a time: float sums depend on the order of the numbers, and must
+            # not depend on the size of the block.
             for distance in np.where(has_value, part - block.last, 0.0):
-                total += distance  # in this order, whatever the size of the block: sums depend on the order
+                total += distance
             count += has_value.sum(axis=0)
         first = len(block.history) - windows - middle
         value = block.history[first : first + windows]
@@ -165,7 +170,7 @@ class Season:
 
 
 def phases(shape: Floats, windows: Ints) -> Floats:
-    """Return the value of the seasonal shape in each of ``windows``.
+    """Return the value that the seasonal ``shape`` has at the phase of each window in ``windows``.
 
     Args:
         shape: ``[K, ..., S]``.

@@ -36,7 +36,7 @@ SERIES, TIME = "series_id", "timestamp"
 
 @dataclass(frozen=True)
 class Table:
-    """A table of covariates as the user wrote it.
+    """A table of covariates before its columns are encoded as features.
 
     Attributes:
         frame: static covariates: ``series_id`` and columns. Known covariates: ``timestamp``, columns, and
@@ -129,7 +129,7 @@ class Features(Settings):
 
     @staticmethod
     def fit(tables: Tables, windows: Windows, freq: Frequency, held_from: int | None = None) -> Features:
-        """Choose the calendar's periods, and fit the encoding of the tables to the training windows.
+        """Choose the periods of the calendar, and fit the encoding of covariates to the training windows.
 
         The statistics are of the rows of known covariates before the first window that is held out, and of
         the static covariates of series with a value before it. Only the choice of the calendar's periods

@@ -96,7 +96,8 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Only a decoder needs calendar features: the network's other inputs contain the calendar already.
+            # Only a decoder needs calendar features: `block_inputs` already gives the recurrent cells the
+            # calendar of the next window.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 

@@ -36,7 +36,7 @@ class History(NamedTuple):
 
 
 def columns_of(features: Features) -> dict[str, Column | None]:
-    """Return the covariate columns that a history needs beside the columns `HISTORY`, by name.
+    """Return, by name, the covariate columns that a history needs in addition to those in `HISTORY`.
 
     The value of a known or static column is its encoding; the value of an observed column is None.
     """

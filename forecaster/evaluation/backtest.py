@@ -17,7 +17,7 @@ from forecaster.model import Forecaster
 from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 
-_BLOCK = 256  # most windows in a block: the forecasts of all windows would not fit into memory
+_BLOCK = 256  # a block has at most this many windows: forecasts of all windows would not fit into memory
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Backtest:
 
 
 def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest | None:
-    """Step a forecaster through ``windows``; score the forecasts issued from the window at row ``first`` on.
+    """Step a forecaster through ``windows``; score the forecasts issued at row ``first`` and at later rows.
 
     Returns:
         The scores of the forecaster and the baselines (see `score_beside_baselines`); None if no forecast has

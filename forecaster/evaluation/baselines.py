@@ -71,7 +71,8 @@ def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Flo
     The forecast at horizon n is the number in ``filled`` for the window ``back[n - 1]`` windows before the
     issue row; NaN if the series has no value up to that window.
     """
-    # The axes of ``row`` are issue row and horizon.
+    # ``row`` holds the row of the value that each forecast repeats; -1 if there is no such row.
+    # Its axes are issue row and horizon.
     row = windows.row_of(windows.index[rows][:, None] - back[None, :])
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
     return np.where((row >= 0)[:, None, :], values, np.nan)

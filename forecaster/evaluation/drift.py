@@ -84,9 +84,10 @@ class InputDrift:
 
 
 def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
-    """Return each input's drift by name, without inputs of which ``state`` has counted no value.
+    """Return the drift of each input by name, over the series of ``state`` that ``profile`` contains.
 
-    The result is empty if ``profile`` is empty.
+    An input is absent if no value of it was counted for these series. The result is empty if ``profile`` is
+    empty, or if ``state`` has no component ``drift``.
     """
     counted = state.parts.get("drift", {}).get("counts")
     if not profile or counted is None:

@@ -99,7 +99,7 @@ class Decision:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons of the failed checks; the reasons of all checks if none failed."""
+        """The reasons of the failed checks; if all checks passed, the reasons of all."""
         return tuple(check.reason for check in self.checks if check.passed == self.promote)
 
     def as_json(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _costs(comparison: PairedComparison, gate: GateConfig) -> Iterator[Check]:
 
 
 def _change(share: float) -> str:
-    """Describe an improvement as the change of the loss, such as ``2.00 % smaller``."""
+    """Return the change of the loss as text: ``2.00 % smaller`` for an improvement ``share`` of 0.02."""
     return f"{_percent(abs(share))} {'larger' if share < 0 else 'smaller'}"
 
 

@@ -112,9 +112,10 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """Return the norms of the loss's gradients with respect to earlier hidden states, by lag and series.
+    """Return the norms of the loss's gradients with respect to the hidden states, by lag and series.
 
-    They are ``[lags + 1, S]``, without the series that have no target.
+    They are ``[lags + 1, S]``, without the series that have no target. Row 0 is for the input of the heads at
+    the last window, row k for the hidden state k windows earlier (see `gradient_norms`).
     """
     network.eval()
     head_inputs: list[Tensor] = []
@@ -122,7 +123,8 @@ def _norms(network: Network, moment: Moment) -> Tensor:
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # The loss has the same gradient with respect to this added zero as to the hidden state.
+            # Add a zero to the hidden state, and take the gradient with respect to the zero: it is the same
+            # as the gradient with respect to the hidden state.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(

@@ -89,7 +89,8 @@ def _write_anomaly(
 ) -> None:
     """Write one anomaly into ``out``, the changed values of a series, and its label into ``labels``.
 
-    The anomaly is left out if it is visible at none of the places that are tried.
+    Nothing is written if no free place is found, if the series is constant or has no value, or if the
+    anomaly is visible at none of the places that are tried.
     """
     spread = float(np.nanstd(values)) if not np.isnan(values).all() else 0.0
     for _ in range(_TRIES):
@@ -143,7 +144,7 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the span with noise; its standard deviation is 0.5 to 1 times that of the series."""
+    """Return the values of the span plus noise of 0.5 to 1 standard deviations of the series."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 

@@ -133,7 +133,7 @@ class Tally:
         self._symmetric += np.divide(absolute, size, out=np.zeros_like(size), where=size > 0).sum(axis=0)
 
     def measures(self, horizon: int, unit: Floats) -> Measures:
-        """Return the error measures of the forecasts at horizons 1 to ``horizon``.
+        """Return the error measures over the forecasts at horizons 1 to ``horizon`` together.
 
         Coverage and width are measured at ``horizon`` alone. Each measure is the mean over series of the
         series' mean over its pairs. Only ``wql``, which weights by the size of the actuals, is one ratio over

@@ -237,9 +237,9 @@ class _Replay:
         )
 
     def step(self, block: Windows) -> Floats:
-        """Step the state through consecutive windows; return the quantiles to compare.
+        """Step the model through consecutive windows; return the forecasts to compare.
 
-        They are ``[Q, T, S, N]``: by quantile level, window, series and horizon.
+        The forecasts are ``[Q, T, S, N]``: by quantile level, window, series and horizon.
         """
         past = block.stacked_covariates(self.forecaster.covariates.features.observed)
         began_s = time.perf_counter()

@@ -43,7 +43,8 @@ class PointIntervals:
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
         self._anchors = anchor_horizons(horizon)
-        # Store the point forecasts of the last windows at the anchor horizons: later blocks have the actuals.
+        # `_points` stores the point forecasts issued in the last windows, at the anchor horizons.
+        # Their actuals come with later blocks.
         self._points = np.empty((0, len(self._anchors), len(self._scale)))
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -31,7 +31,7 @@ from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
 # A block of several windows has at most this many cells: windows times series times horizons.
-# So many cells fit into the CPU's cache.
+# This number of cells fits into the CPU's cache.
 _BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
@@ -210,7 +210,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the first member's forecasts for the chosen series and issue times."""
+        """Store forecasts for the chosen series and issue times: the combined ones, else the network's."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
@@ -237,10 +237,10 @@ class FanSample:
 
 
 def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
-    """Split the rows up to the last scored issue row into ranges of at most ``most`` rows.
+    """Split the rows from 0 to the end of ``split.issue_rows`` into ranges of at most ``most`` rows.
 
     A range ends before each of ``breaks``, the rows whose window does not directly follow that of the row
-    before. No range has both scored and unscored issue rows.
+    before. No range has both rows of ``split.issue_rows`` and rows before them.
     """
     for rows in (range(split.issue_rows.start), split.issue_rows):
         bounds = [rows.start, *(int(row) for row in breaks if rows.start < row < rows.stop), rows.stop]
@@ -261,7 +261,7 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block that marks the forecasts to score: issued, with an actual, and from every member."""
+    """Return a block that marks each forecast that was issued, exists for all members, and has an actual."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

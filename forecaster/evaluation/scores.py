@@ -144,10 +144,10 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
 
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
-    """Return successive forecasts of one series for a fan plot, which do not overlap in time.
+    """Return forecasts of one series for a fan plot: one after the other, without overlap in time.
 
-    They are from the middle of all forecasts, and cover about 168 windows, but there are at least 4 (if so
-    many exist) and at most 28 of them (see `fan_plot.fan_figure`).
+    The forecasts are from the middle of all forecasts, and cover about 168 windows, but there are at least
+    4 (if so many exist) and at most 28 of them (see `fan_plot.fan_figure`).
     """
     of_series = errors.filter(pl.col("series_id") == series_id)
     times = of_series["issued_at"].unique().sort()

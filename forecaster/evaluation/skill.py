@@ -23,7 +23,7 @@ SHOWN_HORIZONS = (1, 24)
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """The errors and scores of a model beside the baselines, on the same forecasts.
+    """The errors and scores of a model and of baselines, for the same series, issue times and horizons.
 
     Attributes:
         label: label of the model.

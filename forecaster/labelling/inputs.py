@@ -57,9 +57,9 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each sequence by its own means and standard deviations, and add flags.
+    """Standardise each channel of each sequence by its own mean and standard deviation, and add flags.
 
-    The flags are those of `scaled`: 1 for a value, 0 for a missing one.
+    A flag is 1 for a value and 0 for a missing value, as in `scaled`.
 
     Args:
         values: ``[T, S, C]``, NaN where missing.

@@ -199,7 +199,7 @@ def _most_frequent_s(coded: pl.DataFrame) -> int:
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
-        raise DataError("no series has two rows a second or more apart: give the length of a step (freq)")
+        raise DataError("no series has successive rows 1 s or more apart: give the length of a step (freq)")
     return int(counts.filter(pl.col("count") == counts["count"][0])["us"].min()) // MICROSECONDS  # type: ignore[arg-type]
 
 

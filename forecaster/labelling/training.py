@@ -131,7 +131,7 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
-    """Return the task; the statistics that its scaling and labels need are computed on the training part.
+    """Return the labeller's task, with mean, std and background class computed from the training part.
 
     Raises:
         ConfigError: the scaling does not suit the labels.
@@ -168,7 +168,7 @@ class _SequenceBatches:
         self._batch = labeller.config.batch
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels of each batch of training or validation sequences, in random order."""
+        """Divide the sequences of a part into random batches; yield the logits and labels of each batch."""
         index = self._index[part]
         for chosen in torch.split(index[torch.randperm(len(index))], self._batch):
             lengths = self._lengths[chosen]

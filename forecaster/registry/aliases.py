@@ -78,7 +78,7 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             del versions[_last_position(versions, move.after) + 1 :]
         else:  # no move to this version is recorded, so the version before it is unknown
             versions = [move.after]
-    if current not in versions:  # no record of the move to ``current``: count it as the last move
+    if current not in versions:  # the move to ``current`` is not recorded: assume that it was the last move
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None

@@ -65,7 +65,7 @@ def begin_run(
 
 
 def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
-    """Return a `Run` with which later results are logged to the run ``run_id``, which has ended.
+    """Return a `Run` that logs further results to the run ``run_id``, which began and ended earlier.
 
     Raises:
         ModelError: the run does not exist, or the store cannot be reached.
@@ -107,6 +107,6 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # If the store cannot be reached, leave the monitor: `monitor.finish` would wait for the store.
+        # If the last attempt to send failed, do not call `monitor.finish`: it would wait for the store.
         if not run.is_away:
             monitor.finish()

@@ -63,7 +63,7 @@ class Connection:
 
     @property
     def may_retry(self) -> bool:
-        """Whether a request may be sent: none has failed, or the wait after the last failure has passed."""
+        """Whether a request may be sent: `is_away` is False, or the wait after the last failure is over."""
         return monotonic() >= self._retry_s
 
     def mark_away(self) -> None:

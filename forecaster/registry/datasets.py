@@ -16,7 +16,7 @@ _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolea
 
 
 def described(frame: pl.DataFrame, paths: tuple[str, ...]) -> dict[str, str]:
-    """Return arguments for `mlflow.entities.Dataset` that describe the rows of a frame.
+    """Return the keyword arguments of an `mlflow.entities.Dataset` that describes the rows of a frame.
 
     The data set's name consists of the names of the files and the days of the first and last row, such as
     ``weather.parquet 2013-01-01 to 2013-08-31``.

@@ -36,7 +36,7 @@ class Served:
         except StatecastError as error:
             raise RequestRefused(str(error)) from error
         except Exception as error:
-            # Raise an error of one line: of other errors, MLflow sends the stack trace to the client.
+            # MLflow would answer this error with a stack trace: raise an error that it answers with one line.
             _log.exception("a request failed")
             raise RequestRefused(f"the request cannot be answered: {type(error).__name__}") from error
 

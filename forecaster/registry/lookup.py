@@ -74,11 +74,11 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of a registered version with the weights ``model_version``; None if none exists.
+    """Return MLflow's record of one registered version with the given weights; None if no version has them.
 
     Args:
         connection: the stores.
-        model_version: `Forecaster.version` of the weights.
+        model_version: `Forecaster.version`, which identifies the weights.
     """
     if not (connection.runs.exists() and connection.models.exists()):
         return None

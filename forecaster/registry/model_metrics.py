@@ -52,7 +52,7 @@ def evaluate_forecasts(
 
 
 def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return forecasts with their actuals, in the columns that `forecast_metrics` needs.
+    """Return a table of forecasts and their actuals, with the columns that `forecast_metrics` needs.
 
     The columns are ``series_id, observed, scale`` and the quantiles.
 

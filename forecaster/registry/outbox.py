@@ -40,7 +40,7 @@ Entry = dict[str, Any]
 
 @dataclass
 class Outbox:
-    """The unsent entries of one run.
+    """The log entries of one run that have not been sent to MLflow yet.
 
     Attributes:
         parent: the folder in which the folder of the outbox is created.
@@ -96,7 +96,10 @@ class Outbox:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return the path of an entry's file in the outbox; the entry is of the kind ``file``."""
+        """Return where the outbox stores the file of ``entry``; the ``kind`` of the entry is ``file``.
+
+        The folder of the outbox is created if it is missing.
+        """
         return self.make_folder() / "files" / str(entry["path"])
 
     @property
@@ -113,7 +116,7 @@ class Outbox:
             name = re.sub(r"[^\w.-]+", "-", self.run["name"])[:80] or "run"
             key = self.run.get("run_id", "")[:8] or secrets.token_hex(4)
             folder = self.parent.absolute() / f"{name}-{key}"
-            if folder.exists():  # an earlier outbox of the same run has this folder
+            if folder.exists():  # it is an earlier outbox of this run: take another name
                 folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
             try:
                 durable.make_folder(folder)
@@ -141,6 +144,6 @@ class Outbox:
 
 
 def unsent(parent: Path) -> list[Path]:
-    """Return the folders of all outboxes in ``parent``, sorted by the time of their last `save`."""
+    """Return the folders of all outboxes in ``parent``, in the order of their last `save`, oldest first."""
     found = [file for file in parent.glob(f"*/{_FILE}") if file.is_file()]
     return [file.parent for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]

@@ -78,7 +78,10 @@ def ignore_existing() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error's message as one line, which begins with the class if the error is not Statecast's."""
+    """Return an error's message as one line, with logins masked; ``interrupted`` for a `KeyboardInterrupt`.
+
+    The line begins with the name of the error's class, unless the package `schemas` defines the class.
+    """
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if type(error).__module__.startswith("schemas."):

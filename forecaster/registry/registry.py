@@ -146,10 +146,11 @@ class Registry:
         run.send()
 
     def send(self, folder: Path, model_name: str) -> Sent:
-        """Send the run of an outbox to the store, or register a forecaster that `Forecaster.save` wrote.
+        """Send the unsent run in ``folder`` to the store, or register the saved forecaster in ``folder``.
 
         Args:
-            folder: a folder of `forecaster.registry.outbox.unsent`, or one of a saved forecaster.
+            folder: a folder that `forecaster.registry.outbox.unsent` returned, or that
+                `Forecaster.save` wrote.
             model_name: the registered model of a saved forecaster; an unsent run has its own.
 
         Raises:
@@ -287,7 +288,7 @@ class Registry:
             if experiment_id is None:
                 found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
                 experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
-            # Ignore refused writes: a user without write access to the store can still open the page.
+            # Ignore refused writes: a user without write access can still open MLflow's page of runs.
             with suppress(*REFUSALS):
                 store_view(client, experiment_id)
                 mark_killed_runs(client, experiment_id)

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def is_away(self) -> bool:
-        """Whether entries wait in the outbox because of an error in the last attempt to send them."""
+        """Whether the last attempt to send entries failed, so that entries wait in the outbox."""
         return bool(self._sender.reason)
 
     @property
@@ -106,7 +106,7 @@ class Run:
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Catch an error of the ``with`` block; add a notice that the run lacks the item ``what``, and why.
+        """Catch an exception of the ``with`` block; add to ``notices`` that the run lacks ``what``, and why.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
@@ -123,7 +123,7 @@ class Run:
             draw: function that draws the figure.
             path: path among the run's files, such as ``plots/loss.png``.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # most runs of a process draw nothing
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # import late: most runs draw no figure
 
         with self.notice_on_error(path):
             figure = draw()
@@ -220,7 +220,10 @@ class Run:
         self._log({"kind": "input_model"})
 
     def describe_version(self, model_name: str, text: str) -> None:
-        """Set the description of the version that the run registered."""
+        """Describe the version that the run registers: ``text``, and how it relates to the champion.
+
+        A run that registers no version sets no description.
+        """
         self._log({"kind": "description", "name": model_name, "text": masked(text)})
 
     def registered(self) -> Version:
@@ -254,8 +257,8 @@ class Run:
             error: the error that ended the run; it becomes a tag and the note of the run.
         """
         if error is not None and error is self._incomplete:
-            # The work is complete, but entries are unsent: once they are sent, the run becomes FINISHED.
-            # Until the unsent entries are sent, the store shows the run as FAILED.
+            # The work is complete, but the outbox has unsent entries. The entry added here sets the
+            # run's status to FINISHED when it is sent. Until then, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
             with suppress(Exception):  # ignore any error: the store may be unreachable

@@ -76,7 +76,7 @@ def runs_page(address: str, experiment_id: str) -> str:
 
 
 def store_view(client: mlflow.MlflowClient, experiment_id: str) -> None:
-    """Store `view` in the tag of the experiment that MLflow's page reads, unless the tag has it already."""
+    """Write the result of `view` to the tag that MLflow's page of the experiment reads, if it differs."""
     value = _packed(view())
     if client.get_experiment(experiment_id).tags.get(_TAG) != value:
         client.set_experiment_tag(experiment_id, _TAG, value)

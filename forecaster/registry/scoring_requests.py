@@ -53,7 +53,7 @@ def wrap_scoring_server() -> None:
 
 
 def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``answer``, MLflow's function: read all CSV values as text, and report each error in one line."""
+    """Wrap MLflow's ``answer`` in a function that reads CSV as text and reports each error in one line."""
 
     @wraps(answer)
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:

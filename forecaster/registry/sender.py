@@ -212,7 +212,7 @@ class Sender:
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
             # The registry server looks up models:/ID in its own store.
-            # So use it only if this server is also the tracking server, which has the logged model.
+            # So use models:/ID only if this server is also the tracking server, which has the logged model.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}
@@ -273,7 +273,7 @@ class Sender:
 
 
 def _is_final(error: Exception) -> bool:
-    """Return whether the store will never take the entry that caused ``error``."""
+    """Return whether ``error`` is final: the store would refuse the entry in every later attempt, too."""
     cause = error.__cause__ if isinstance(error, ModelError) else error
     return isinstance(cause, MlflowException) and cause.error_code in _FINAL
 

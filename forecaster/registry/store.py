@@ -73,11 +73,14 @@ class Store:
         return None if self.database is None else self.database.parent / "mlartifacts"
 
     def exists(self) -> bool:
-        """Return False for a missing SQLite file, or one without a complete store; else True."""
+        """Return False if the store is an SQLite file that is missing or holds no complete store; else True.
+
+        A locked or damaged file counts as a store: MLflow reports the reason later.
+        """
         return self.database is None or contents_of(self.database) == "store"
 
     def check_exists(self) -> None:
-        """Check that the SQLite file of the store exists, and is complete; accept any other store.
+        """Check that the store has been created: that `exists` returns True.
 
         Raises:
             ModelError: the store has not been created.

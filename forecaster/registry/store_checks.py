@@ -19,10 +19,10 @@ _PROBE_TIMEOUT_S = 5.0
 
 
 def check_file(file: Path) -> None:
-    """Check that an SQLite file can be created or written, and that an existing file is an MLflow store.
+    """Check that an SQLite file can be created or written, and holds a complete MLflow store or nothing.
 
     Raises:
-        ModelError: the file cannot be used, or is not an MLflow store.
+        ModelError: the file cannot be used, or it holds an incomplete store or anything else.
     """
     if not file.parent.is_dir():
         raise ModelError(

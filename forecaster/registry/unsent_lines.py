@@ -33,7 +33,7 @@ def incomplete_message(store: Store, reason: str, folder: Path) -> str:
 
 
 def notices(refused: Sequence[str], dropped: int) -> list[str]:
-    """Return a line for each refused entry, and a line with the number of dropped metric points and files."""
+    """Return a line for each refused entry, and one that counts dropped metric points and files, if any."""
     lines = [f"the MLflow store refused {line}" for line in refused]
     if dropped:
         lines.append(f"{dropped:,} metric points and files did not fit into {FOLDER}")

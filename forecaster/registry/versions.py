@@ -1,4 +1,4 @@
-"""A registered version, a move of an alias, the result of sending a run to MLflow; frames of versions."""
+"""Classes for a registered version, a moved alias and a run sent to MLflow; a data frame of versions."""
 
 from __future__ import annotations
 

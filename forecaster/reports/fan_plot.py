@@ -57,7 +57,7 @@ def fans_figure(frames: Mapping[str, pl.DataFrame]) -> Figure:
 
 
 def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
-    """Draw the fans of one frame (see `fan_figure`), and the observed values over them."""
+    """Draw the forecast fans of one series (``frame``: see `fan_figure`), then its observed values on top."""
     names = sorted((n for n in frame.columns if _level(n) is not None), key=lambda n: _level(n) or 0.0)
     starts = frame["issued_at"].drop_nulls().unique().sort()
     if "q50" not in names or starts.is_empty():

@@ -76,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether a batch must wait for earlier rows, or until all partitions are announced."""
+    """Return whether a batch must wait for earlier rows, or for batches that announce other partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -84,7 +84,7 @@ def _is_early(shard: Shard, batch: Batch) -> bool:
 def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
-    """Apply a batch that need not wait (see `_is_early`); yield a shard and an output after each step."""
+    """Apply a batch for which `_is_early` is False; yield a shard and an output after each step."""
     # Finish interrupted repairs before accepting new rows, so that a rerun makes the same repairs.
     for after, repaired in repair_windows(shard, models):
         shard = after
@@ -165,7 +165,7 @@ def _repair_of(shard: Shard, models: Models) -> Repair | None:
 def _with_closed_windows(
     shard: Shard, rows: pl.DataFrame, closed: pl.Series, models: Models
 ) -> tuple[Shard, pl.DataFrame, int]:
-    """Mark the versions of events that do not count, and record the rows that change closed windows.
+    """Mark the event versions that do not count, and record the rows that change closed windows.
 
     Args:
         shard: the shard.

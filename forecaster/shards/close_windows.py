@@ -68,7 +68,8 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Also change the model version of a shard without live series: all shards must end with one version.
+    # Also change the model version of a shard without live series.
+    # All shards that have closed the same windows must have the same version.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)
@@ -109,7 +110,8 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
     else:
-        # Take the forgotten series from the earliest copy: late rows may still end the gaps after it.
+        # Find the forgotten series in the earliest copy of the state, not in the present state: a late row
+        # for a window after this copy can still be repaired, and would end its series' gap.
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False

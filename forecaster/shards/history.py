@@ -82,7 +82,7 @@ class History:
         return replace(self, copies=tuple(copy.of(State.copy) for copy in self.copies))
 
     def with_rows(self, rows: pl.DataFrame) -> History:
-        """Return this history with ``rows`` added, which belong to closed windows."""
+        """Return this history with rows of closed windows added."""
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def without(self, rows: pl.DataFrame) -> History:
@@ -123,7 +123,7 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history with new series appended to the states of each copy.
+        """Return this history with new series appended to the state and the shadow's state of each `Copy`.
 
         The function ``new`` returns, for a copy, a `Copy` with only the states of the new series.
         """
@@ -175,7 +175,7 @@ class History:
 
     @property
     def bytes(self) -> int:
-        """The approximate size in bytes: the copies with their shadows, the rows and the records ``late``."""
+        """The approximate size in bytes of ``copies`` (with their shadows), ``rows`` and ``late``."""
         states = [state for copy in self.copies for state in (copy.state, copy.shadow) if state is not None]
         rows = sum(int(frame.estimated_size()) for frame in (*self.rows, self.late))
         return rows + sum(round(state.bytes_per_series * len(state)) for state in states)
@@ -200,7 +200,7 @@ def can_join(histories: Sequence[History]) -> bool:
 
 
 def join_copies(histories: Sequence[History], slots: Sequence[Ints]) -> tuple[Copy, ...]:
-    """Join the copies of the state that old shards kept into the copies of a new shard.
+    """Join the state copies in the histories of old shards into the state copies of a new shard.
 
     The joined copies hold only the series of the new shard, and no shadow.
 

@@ -33,7 +33,7 @@ from forecaster.time.aggregation import fill
 from forecaster.time.duplicates import NO_DUPLICATES, has_dropped
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # most windows in one network call of a repair
+_WINDOWS_PER_STEP = 32  # a repair steps through at most this many windows in one network call
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
@@ -89,7 +89,8 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     is_due = _is_due(shard) & shard.pending["slot"].is_in(slots.implode())
     due, index = shard.pending.filter(is_due), slots.to_numpy().astype(np.int64)
     first_due = due.group_by("slot").agg(pl.col("window").min()).sort("slot")["window"].to_numpy()
-    # Start at the last copy of the state before the window of the first late row; correct the later copies.
+    # Start from the newest copy of the state that was made before the window of the earliest late row.
+    # The newer copies are repaired below, so that a later repair can start from them.
     at = max(i for i, copy in enumerate(history.copies) if copy.through < first_due.min())
     before = history.rows_of(slots, after=history.copies[at].through)
     dropped = due.filter(pl.col("dropped_at").is_not_null()) if has_dropped(due) else due.clear()
@@ -143,7 +144,10 @@ def _with_new_slots(rows: pl.DataFrame, slots: pl.Series) -> pl.DataFrame:
 
 
 def _write_states(state: State, shadow: State | None, index: Ints, repaired: Shard) -> None:
-    """Write the states of repaired series into the states of all series of a shard."""
+    """Write the states of the repaired series into the slots ``index`` of ``state``, a whole shard's state.
+
+    If both ``shadow`` and ``repaired`` have a shadow's states, write these states into ``shadow``.
+    """
     state.put(index, repaired.state)
     if shadow is not None and repaired.shadow is not None:
         shadow.put(index, repaired.shadow)
@@ -172,7 +176,8 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # Re-warm only the replayed series: `models.rewarm` may return a state prepared for the whole shard.
+        # Use `rewarm`, which re-warms the replayed series only, instead of `models.rewarm`.
+        # `models.rewarm` may return a state that was prepared for the whole shard.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:

@@ -128,7 +128,7 @@ def scores_of(forecasts: Forecasts) -> Scores:
 
 
 def _sum(errors: np.ndarray) -> np.ndarray:
-    """Return the sum of errors over windows and series for each scored horizon, in millionths of a unit.
+    """Sum errors over windows and series: one sum for each scored horizon, in millionths of a unit.
 
     ``errors`` is ``[T, S, K]`` in units, and the sums are ``[K]`` int64.
     """

@@ -156,9 +156,10 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the optional columns of pending rows among ``columns``, with `ORIGIN` and `DROPPED` last.
+    """Return the names in ``columns`` that are optional columns of pending rows.
 
-    The optional columns are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
+    The optional columns are ``event_id``, covariates, `ORIGIN` and `DROPPED`. `ORIGIN` and `DROPPED` come
+    last; the other names keep their order.
     """
     known = list(columns)
     return [*observations.optional_columns(known), *(name for name in (ORIGIN, *DROPPED) if name in known)]

@@ -37,7 +37,7 @@ class Splitter:
         self._shard_by_series = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
 
     def split(self, batch: Batch) -> dict[int, Batch]:
-        """Return the part of the batch for each shard, by the shard's number.
+        """Return the part of the batch for each shard that follows its partition, by the shard's number.
 
         Each part has the offsets and the watermark of the batch, so a shard without rows closes its windows
         at the same time as the other shards. Quarantined rows and rows outside the job's time bounds belong
@@ -123,7 +123,7 @@ def add_partitions(
 
 
 def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
-    """Distribute the series and pending rows of all shards over ``of`` new shards with the same offsets.
+    """Distribute the series and pending rows of all shards over ``of`` shards; each keeps the old offsets.
 
     Raises:
         DataError: the shards are at different offsets, as after a job was killed; or the series are assigned
@@ -173,10 +173,10 @@ _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 
 
 def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """Return the shards with which another job begins: states and pending rows, but no offsets.
+    """Return the shards with which another job begins: states and pending rows, but no partition offsets.
 
-    Pending rows get offsets below 0, so they are before every row of the new log. If the new log continues
-    the old one from a later offset, `add_partitions` gives the rows their own offsets back.
+    The rows themselves get offsets below 0, so they are before every row of the new log. If the new log
+    continues the old one from a later offset, `add_partitions` restores the rows' original offsets.
     """
     return tuple(
         replace(
@@ -194,10 +194,10 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
 
 
 def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
-    """Return the pending rows with new offsets, all below 0 and in the same order as the old offsets.
+    """Replace the offsets of pending rows by offsets below 0, and keep the rows in their order.
 
-    `_LOWERED` is subtracted from an offset of at least 0. Rows whose offsets are below 0 already are from an
-    even older log: only their order among themselves is kept.
+    So the rows precede every row of a new log. `_LOWERED` is subtracted from an offset of at least 0. A row
+    with an offset below 0 is from an even older log: only the order of such rows among themselves is kept.
     """
     rank = pl.struct("offset", PARTITION).rank("dense").cast(pl.Int64)
     is_older = pl.col("offset") < 0
@@ -208,7 +208,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Give pending rows their own offsets back, if the new log continues their partition at a later offset.
+    """Restore a pending row's original offset if the new log continues the row's partition after this offset.
 
     `_before_offset_0` had lowered these offsets below 0.
     """
@@ -226,7 +226,7 @@ def _with_series_ids(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of the series in ``slots``, with ``slot`` instead of ``series_id``, as pending rows."""
+    """Return the rows of the series in ``slots``, in the columns of pending rows: without ``series_id``."""
     own = rows.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
     return own.select(*PENDING, *optional_pending_columns(own.columns))
 

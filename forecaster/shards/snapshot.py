@@ -35,7 +35,8 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-# Columns of the table whose cells hold, for one series, a list of its rows (for `_LATE`, of records).
+# In these columns of the table, each cell is the list of one series' rows; in `_LATE`, the list of the
+# records of its late rows.
 _PENDING, _CLOSED, _LATE = "pending", "closed", "late"
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""
@@ -201,7 +202,7 @@ def _history(table: pa.Table, copies_through: list[int], freq: Frequency) -> His
     for number, through in enumerate(copies_through):
         state = _state_of(table, f"copy{number}:")
         if state is None:
-            raise ValueError(f"copy {number} of the state is missing")
+            raise ValueError(f"the history lacks copy {number} of the state")
         copies.append(Copy(through, state, _state_of(table, f"copy{number}-{_SHADOW}")))
     closed, late = _pending(table[_CLOSED], freq), _rows_of(table[_LATE])
     late = late.select(pl.col(name).cast(dtype) for name, dtype in LATE_ROWS.items())
@@ -229,12 +230,15 @@ def from_bytes(data: bytes) -> Shard:
 
 
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
-    """Return the rows that ``column`` holds as lists: pending rows, or kept rows of closed windows."""
+    """Return the rows of a snapshot column that holds a list of rows for each slot, sorted by window.
+
+    They are pending rows, or rows of closed windows that are kept for repairs.
+    """
     rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
     # Early releases stored no offsets: use negative offsets, which are before all others.
     if "offset" not in rows.columns:
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
-    # Early releases stored no partitions: use "", which sorts before every name.
+    # Early releases stored no partition of a row: use "", which sorts before every partition name.
     if PARTITION not in rows.columns:
         rows = rows.with_columns(pl.lit("").alias(PARTITION))
     return rows.select(*PENDING, *optional_pending_columns(rows.columns)).sort("window", maintain_order=True)

@@ -85,7 +85,7 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
-    """Return the versions of events to mark as not counting, with the columns `DROPPED`.
+    """Return the event versions that must be marked as not counting, with the columns `DROPPED`.
 
     The column ``by_number`` is the ``number`` of the row that counts instead. With ``keep="last"``, this row
     is a new one.
@@ -109,8 +109,8 @@ def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.Dat
     )
     found = versions.filter(drops).drop(*DROPPED, strict=False).join(other, on="by", how="left")
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"by_{name}")) for name in content)
-    # The partition and offset are those of the later of the two rows, which causes the drop.
-    # With ``keep="last"``, it is the row that counts. With ``keep="first"``, it is the dropped version.
+    # ``dropped_in`` and ``dropped_at`` are the partition and offset of the row that causes the drop.
+    # It is the later of the two rows: the row that counts with ``keep="last"``, else the dropped version.
     place = "by_" if keep == "last" else ""
     return found.with_columns(
         dropped_in=f"{place}partition",

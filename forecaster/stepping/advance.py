@@ -35,7 +35,7 @@ _CALL_SERIES = 2_500
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
-    """Step every series through a block of windows; return the new state and the forecasts of each window.
+    """Step every series through a block of windows; return the new state and the forecasts issued at each.
 
     A series of the state that has no value in a window is stepped with a missing value. A series that the
     state does not hold begins at its first value. Windows between a series' clock and the start of ``window``
@@ -49,7 +49,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
 
     Returns:
         The new state, in which the series of ``state`` keep their slots and new series follow, and the
-        forecasts.
+        forecasts issued at the end of each window.
 
     Raises:
         VersionMismatch: ``state`` belongs to other weights (see `rewarm`).

@@ -152,8 +152,8 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    # The last value of each series in the state, as a row of the block: negative if it lies before the block.
-    # `NEVER` replaces the row below if the series has no past.
+    # For each series, the row of its last value in the state: negative if the value lies before the block.
+    # Below, `NEVER` replaces this row if the series has no past.
     last_before = closed - 1 - state.silent
     latest = latest_rows(seen, np.where(has_past, last_before, NEVER))
     silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window

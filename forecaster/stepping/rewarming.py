@@ -141,7 +141,7 @@ def _has_layout(component: Component, own: Arrays) -> bool:
 
 @dataclass(frozen=True)
 class _RecentValues:
-    """The values of consecutive windows, copied from the ring of each series.
+    """Values and observed covariates of consecutive windows, copied from the rings of the earlier state.
 
     Attributes:
         series_ids: ``n`` ids.

@@ -16,12 +16,13 @@ from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
 from forecaster.stepping.lifecycle import Plan
 
-# One network call steps at most `_CALL_STEPS` windows, counted once per series: its arrays fit the cache.
-# If there are more series than `_CALL_STEPS`, one call still steps one window of all of them.
+# In one network call, the number of windows times the number of series is at most `_CALL_STEPS`: the arrays
+# then fit the cache.
+# With more series than `_CALL_STEPS`, each call steps all series through one window.
 _CALL_STEPS = 10_000
 
 # If at least this share of the slots must be stepped, step all slots.
-# It would cost more to copy the arrays of the slots that must be stepped.
+# To copy the arrays of the slots that must be stepped would take longer than to step the other slots too.
 _MOSTLY = 0.9
 
 
@@ -95,7 +96,7 @@ def _step_all(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None
 
 
 def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots: Ints) -> None:
-    """Step copies of the arrays of the series at ``slots`` through a piece, and write the copies back."""
+    """Step copies of the arrays of the series at ``slots`` through a piece of a block; write them back."""
     values, past = piece.values[:, slots], piece.past[:, slots]
     out = piece.out.like(*values.shape)
     block = Block(np.array([piece.start]), values, state.freq, past=past, out=out)

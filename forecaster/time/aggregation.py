@@ -47,7 +47,7 @@ class Aggregated(NamedTuple):
 
 
 def aggregate(rows: pl.DataFrame, config: WindowConfig, keep: Keep = "last") -> Aggregated:
-    """Aggregate observations to a block of windows; row order matters only for duplicates without offsets.
+    """Aggregate observations to a block of windows; row order matters only if duplicates have no offsets.
 
     Rows with the same ``series_id`` and ``timestamp`` are one observation; with an ``event_id``, rows with
     the same ``series_id`` and ``event_id``, whatever their times. The later row counts: the one with the
@@ -160,7 +160,10 @@ def fill(
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write observed covariates into ``past``: a row's ``cell`` is the flat index of window and series."""
+    """Write the observed covariates of each row into ``past``, if ``past`` is not None.
+
+    The ``cell`` of a row is the flat index of its window and series.
+    """
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

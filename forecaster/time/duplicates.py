@@ -1,4 +1,4 @@
-"""Find duplicates: rows that do not count, because another row belongs to the same observation or event."""
+"""Find duplicates: rows that do not count, because another row has their series and time, or their event."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ the row counts. ``replaced_by`` is the value of the row that counts; null if the
 
 
 class Duplicates(NamedTuple):
-    """The number of duplicates (rows that do not count), and the duplicates that were replaced.
+    """How many rows are duplicates, which do not count, and the frame of the duplicates that were replaced.
 
     A row is a duplicate if another row, which counts, belongs to the same observation or event.
 
@@ -91,7 +91,7 @@ def split_duplicates(
 
 
 def content_of(rows: pl.DataFrame) -> list[str]:
-    """Return the columns whose values may differ between two rows of one series and time, or of one event."""
+    """Return the columns in which two rows of one series and time, or of one event, can differ."""
     time = ["timestamp"] if "event_id" in rows.columns else []
     return ["value", *covariates_of(rows.columns), *time]
 

@@ -87,7 +87,12 @@ def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq 
 
 
 def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
-    """Return the window length in seconds for the usual step, and whether the times are regular."""
+    """Return the window length in seconds that fits the usual step, and whether the rows are regular.
+
+    Args:
+        usual_us: the usual step (see `infer_freq`) in microseconds.
+        share: share of the steps that equal the usual step.
+    """
     usual_s = usual_us / _US
     if usual_s >= DAY_S:
         return max(round(usual_s / DAY_S), 1) * DAY_S, share >= 0.5

@@ -24,7 +24,7 @@ Duration = Annotated[str, AfterValidator(_is_duration)]
 
 
 class WindowConfig(Settings):
-    """The settings of windows: their length, how rows become values, and which late rows still count."""
+    """The settings of windows: their length and values, which late rows count, and when a series retires."""
 
     freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
         "1h",

@@ -89,7 +89,7 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each window, or of the last window before it that has a row; else -1."""
+        """Return, for each window, the last row of the block that is not later; -1 if there is none."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
@@ -136,6 +136,7 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # While a series is live, the array has a row for every window: a gap in rows is a gap in windows.
+    # No row is left out of ``values`` while a series is live, so the number of rows since the last value
+    # of the series is also the number of windows since then.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))

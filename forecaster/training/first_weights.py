@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 
 def first_weights(fleet: Fleet, training: TrainingConfig, start: Forecaster | None) -> tuple[Network, Fleet]:
-    """Return the network that a training begins with, and the fleet with that network's linear part.
+    """Return a training's first network, and a copy of ``fleet`` with the linear part of that network.
 
     Args:
         fleet: the fleet to learn from.
@@ -51,7 +51,7 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates of a training, encoded as in the model ``start``, or newly if it is None.
+    """Return the covariates to train with, encoded as in the model ``start``; if it is None, encode anew.
 
     A new encoding is fitted to the windows before row ``held_from``, as the weights are.
     """

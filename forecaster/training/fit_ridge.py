@@ -22,12 +22,12 @@ from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import TrainingBatch
 
-# Ridge penalties of the two regressions that forecast changes from the last value.
+# Ridge penalties of the first two of the three ridge regressions; both forecast changes from the last value.
 # Each penalty is a share of the mean second moment of the regressors.
-# The third ridge regression, of logarithmic changes, has the first of these two penalties.
+# The third regression, which forecasts logarithmic changes, has the first of these two penalties.
 _SHRINKAGE = (1e-4, 1e-2)
 # The ridge penalty of a lag is multiplied by this number, unless the lag is near or seasonal.
-# A lag is seasonal if its value lies whole seasons before the last value or before the value to forecast.
+# A lag is seasonal if its value is a whole number of seasons before the last value or before the target.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag is near if it is fewer windows than this
 # A row is fitted only if its series has at least this many values before the row.

@@ -55,9 +55,9 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute the weight of each horizon, for training and for the skill.
+    """Compute two weights for each horizon: one for the training loss, one for the skill in validation.
 
-    The weights for training are computed from errors of the linear part, those for the skill from errors of
+    The training weights are computed from errors of the linear part, the skill weights from errors of
     persistence.
 
     Args:

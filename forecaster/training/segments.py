@@ -113,7 +113,7 @@ class TrainingBatch:
         return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
-        """Return the known features of the windows after each row of ``rows``; None without a decoder.
+        """Return the known features of the ``N`` windows after each row of ``rows``; None without a decoder.
 
         ``[n, N, B or 1, C]`` float32, by row, horizon, active period (1 if all have the same) and feature.
         """
@@ -166,9 +166,12 @@ class TrainingBatch:
         return per_change
 
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
-        """Return the row numbers of a segment's windows from which the network forecasts, see `segments`."""
+        """Return the batch rows, among a segment's ``windows``, at which the network forecasts.
+
+        `segments` documents ``every`` and ``rng``.
+        """
         if rng is not None:
-            # Do not draw the last window of the batch, which has no target, as the first forecast row.
+            # The first forecast row is random, but never the last window of the batch: that has no target.
             # A segment that consists of this window alone has no other row to draw.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
             return windows[int(rng.integers(min(every, followed))) :: every]
@@ -176,7 +179,7 @@ class TrainingBatch:
         return windows if (newest_target >= self.held_from).any() else windows[::every]
 
     def _segment(self, windows: range, rows: range, weight: Floats32, per_change: Floats) -> Segment:
-        """Return the segment of a batch's ``windows``; the network forecasts from those in ``rows`` only."""
+        """Return the segment of ``windows``; the network forecasts only at the windows in ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
         # A target is held out if its own window is held out.

@@ -1,4 +1,6 @@
-"""The base class of the experts, which forecast each series with a small model, and the data they read.
+"""The base class of the experts, and the data that an expert reads.
+
+An expert forecasts each series with a small model of that series.
 
 Letters: T windows, S series, M past windows, K windows of a season, N horizon.
 """
@@ -108,7 +110,7 @@ class Expert(ABC):
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Arrays:
-        """Update the component's arrays in place; return what `forecast` reads, after each window.
+        """Update the component's arrays in place; return the arrays that `forecast` reads, for each window.
 
         A subclass that learns overrides this.
 
@@ -159,5 +161,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Divide distances by the scale, and clip to `FARTHEST`: a tiny scale could make the ratio infinite."""
+    """Return distances in scales, clipped to ±`FARTHEST`: dividing by a tiny scale could give infinity."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

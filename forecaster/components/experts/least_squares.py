@@ -19,11 +19,13 @@ from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_di
 _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
-_CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
-_AT_ONCE, _FEW = 16, 8_192  # past windows read at once, or values with few series: new arrays fit the cache
+_CACHED_NUMBERS = 65_536  # the inverse is updated in parts of about this many numbers, to fit the cache
+# A forecast reads past windows in groups of `_AT_ONCE`, so that the new arrays of a group fit the cache.
+# With few series, a group has more windows, with at most `_FEW` values together.
+_AT_ONCE, _FEW = 16, 8_192
 # A forecast's distance from the last value, both without the season's shape, is clipped to a limit.
 # The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
-# The function `_limited_distances` computes the distances of lagged values.
+# Here, the distance of a lagged value is the result of `_limited_distances`, which shrinks large distances.
 _ROOM = 2.0
 # The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
 _LEARNED_AT_ONCE = 2_500
@@ -65,7 +67,10 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """The longest lag plus 1, because lags are counted back from the window before the current one."""
+        """The number of windows before the current one that the expert reads: the longest lag plus 1.
+
+        The 1 is added because a lag counts back from the window before the current one.
+        """
         return max(self.lags) + 1
 
     @property
@@ -111,8 +116,9 @@ class LeastSquares(Expert):
         return after
 
     def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools, after: Arrays) -> None:
-        """Learn from some windows of a block, and write the result of `learn` into ``after``."""
-        # Compute distances and targets for all windows at once, because each call of NumPy has a cost.
+        """Learn from the windows of ``inputs``, and write into ``after`` what `learn` returns for them."""
+        # Compute regressors (distances from the previous value) and targets for all windows at once, because
+        # each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(inputs, inputs.back(back), back)
@@ -188,7 +194,8 @@ class LeastSquares(Expert):
         forgets = learns & (trace < len(x) / self.prior)
         grows = forgets * (np.float32(1.0 / self.forget) - np.float32(1.0)) + np.float32(1.0)
         if inverse.size <= _CACHED_NUMBERS and inverse.flags.c_contiguous:
-            # With few series, merge axes to long rows: NumPy has a cost for each row of its operands.
+            # With few series, the last axis is short, and NumPy has a cost for each row of its operands.
+            # So merge the last two axes into longer rows.
             rows = inverse.reshape(len(x), -1)
             rows -= np.repeat(gain, len(x), axis=0).reshape(rows.shape) * gain.reshape(-1)
             rows *= np.repeat(grows[None], len(x), axis=0).reshape(-1)
@@ -253,11 +260,11 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add the regression's terms that multiply past values to the forecasts, in place.
+        """Add to the forecasts ``ahead``, in place, the lag weights times the past values.
 
-        The other terms multiply earlier forecasts. The terms of one lag are computed for all horizons at
-        once. ``ahead`` and ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments
-        are as in `_unroll`.
+        `_unroll` adds the lag weights times earlier forecasts. The products of one lag are computed for all
+        horizons at once. ``ahead`` and ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The
+        other arguments are as in `_unroll`.
         """
         longest = max(self.lags)
         for weight, lag in zip(of_lags, self.lags, strict=True):

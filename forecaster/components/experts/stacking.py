@@ -74,7 +74,7 @@ class Stacking:
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: sums from which weights are computed, and forecasts stored for later actuals."""
+        """Return the fields: sums for the weights, and forecasts stored with their last values and scales."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
@@ -92,9 +92,9 @@ class Stacking:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Shift all quantiles of ``out.forecast`` so that the combined forecast is the median.
+        """Shift all quantiles of each horizon equally, so that the median is the combined forecast.
 
-        Also add ``residuals`` to the block.
+        The quantiles are in ``out.forecast``. Also add ``residuals`` to the block.
         """
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
@@ -298,7 +298,7 @@ def _clip_to_members(combined: Floats32, changes: Sequence[Floats32]) -> None:
 
 
 def _copy_members(block: Block, changes: Sequence[Floats32]) -> None:
-    """Copy the forecasts of the members and of the network into ``block.out`` if it has arrays for them."""
+    """Copy the members' and the network's forecasts into ``block.out``, unless its ``members`` is empty."""
     if len(block.out.members):
         block.out.network[:] = block.out.forecast
         for row, change in zip(block.out.members, changes, strict=True):

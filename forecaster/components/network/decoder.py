@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.begin = random_linear(width, width, rng)
         self.recurrent = random_recurrent("gru", _DISTANCES + known + width, width, rng)
-        # These small weights let an untrained decoder add almost 0 to forecasts.
+        # With these small weights, an untrained decoder adds almost 0 to the output of the forecast head.
         self.out = small_linear(width, quantiles, rng)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:

@@ -61,10 +61,10 @@ def input_count(config: NetworkConfig, covariates: int = 0) -> int:
 
 
 def with_covariates(x: Floats32, block: Block) -> Floats32:
-    """Append known features, static features and the inputs from observed covariates to the inputs ``x``.
+    """Return the inputs ``x`` of the network, extended by the inputs that come from covariates.
 
     ``x`` is ``[T, S, F]``, float32. The result is ``[T, S, F + C + D + I]``: the F inputs, the C known and D
-    static features, and the I inputs from observed covariates.
+    static features, and the I inputs computed from observed covariates.
     """
     windows, series, _ = x.shape
     known = np.broadcast_to(block.known[:windows], (windows, series, block.known.shape[2]))

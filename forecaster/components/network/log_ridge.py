@@ -93,9 +93,10 @@ def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, f
 
 
 def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:
-    """Clip logarithmic changes to the range of past values, widened by `_ROOM`, and convert them to units.
+    """Clip forecast changes of the logarithm, and convert them to changes of the value, in units.
 
-    The changes are ``[r, S, N]``. `_ROOM` is a difference of logarithms.
+    The logarithm of each forecast is clipped to the range of the logarithms of past values, widened by
+    `_ROOM` on both sides. The changes are ``[r, S, N]``.
     """
     last, lowest, highest, unit = (
         array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)

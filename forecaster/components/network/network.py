@@ -32,12 +32,13 @@ from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-# with this initial logit, the two ridge regressions have 64 % of the weight of all seven linear experts
+# The initial logit of the two ridge regressions of values; it is 0 for the other five linear experts.
+# So before training, the two regressions together have about 64 % of the weight.
 _TRUST_IN_RIDGES = 1.5
 # The log scale of a series without values is at most this far from 0, so that the scale's square is finite.
 _LARGEST_LOG_SCALE = 345.0
-# The median at horizon h is at most ``_ROOM * h * Block.falls`` below the series' lowest past value.
-# The median at horizon h is at most ``_ROOM * h * Block.rises`` above the series' highest past value.
+# The median at horizon h is clipped to a range around the past values of the series:
+# from the lowest minus ``_ROOM * h * Block.falls`` to the highest plus ``_ROOM * h * Block.rises``.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}

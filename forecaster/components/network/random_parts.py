@@ -48,8 +48,9 @@ def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = 
 
 def small_linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with small weights and a bias of 0: before training, its outputs are almost 0."""
-    # `random_linear` draws weights from ``rng``, which the next lines overwrite.
-    # Without these draws, a seed would give other weights than in version 0.1.
+    # `random_linear` draws a weight and a bias, and the next lines overwrite both.
+    # Keep these draws, because they advance ``rng``: without them, a seed would give other weights than
+    # in version 0.1.
     layer = random_linear(inputs, outputs, rng)
     nn.init.normal_(layer.weight, std=1e-2, generator=rng)
     nn.init.zeros_(layer.bias)

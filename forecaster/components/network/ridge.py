@@ -28,17 +28,17 @@ from forecaster.components.season import windows_ago
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last value has less influence
-# Clip distances to this many times 20 scales: `limit_distances` may multiply them by 0,
-# and infinity times 0 would be NaN.
+# Distances are multiples of 20 scales (`OTHER_LEVEL`). They are clipped to this number,
+# because `limit_distances` may multiply them by 0, and infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
 # A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
-# One call of `distances` takes `_LAGS` lags (more with few columns): its intermediate array fits the cache.
+# `regressors` computes `_LAGS` lags at once (more with few columns), so its scratch array fits, too.
 _COLUMNS, _LAGS = 512, 42
 
 
 class RegressorPiece(NamedTuple):
-    """The regressors of some series at some windows of a block.
+    """The regressors for a piece of a block: some of its windows, and some of its series.
 
     Attributes:
         at: the piece's windows, as a slice of the windows that were requested.
@@ -89,7 +89,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``count`` successive values for each row; the first is ``ago`` windows before the row.
+    """Return, for each row, the values of ``count`` consecutive windows, from ``ago`` windows before it on.
 
     The result is ``[count, r, S]``, with r rows.
     """
@@ -118,10 +118,10 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Replace each distance of size above 1 by a smaller one, and missing distances by ``missing``.
+    """Replace missing distances by ``missing``, then shrink each distance with an absolute value above 1.
 
-    A distance of 1 is 20 scales. A size up to 1 is unchanged; a size from 1 to 2 becomes size * (2 - size);
-    a larger size becomes 0. So no result is larger than 1.
+    A distance of 1 is 20 scales. An absolute value d up to 1 is unchanged; from 1 to 2 it becomes
+    d * (2 - d); a larger one becomes 0. So no absolute value is above 1 afterwards. The signs stay.
 
     Args:
         x: the distances, changed in place.
@@ -177,7 +177,7 @@ class Experts:
 
     @cached_property
     def _repeated_regressors(self) -> list[Ints]:
-        """For both seasonal linear experts: the index of the regressor that is the forecast, by horizon.
+        """For each expert that repeats a season: the row of ``x`` that is its forecast, by horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
@@ -188,10 +188,10 @@ class Experts:
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
-        """Write the forecasts of the six linear experts for one piece into the first six of ``forecasts``.
+        """Write the six linear experts' forecasts for the series and windows of ``piece`` into ``forecasts``.
 
-        ``forecasts`` is ``[K, n, S, N]``, with one entry for each expert. The forecasts are changes from the
-        last value in units.
+        ``forecasts`` is ``[K, n, S, N]``, with one entry for each expert; the first six entries are filled.
+        The forecasts are changes from the last value in units.
         """
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
