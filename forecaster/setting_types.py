@@ -33,10 +33,10 @@ class SettingsConflict(ValueError):
         self.template, self.settings = template, settings
 
     def message(self, name_of: Callable[[str], str]) -> str:
-        """Return the error message with another name for each setting, such as the option that sets it.
+        """Return the error message with ``name_of(setting)`` in place of the name of each setting.
 
         Args:
-            name_of: returns the name to show for a setting.
+            name_of: returns the name to show for a setting, such as the option that sets it.
         """
         return self.template.format(*map(name_of, self.settings))
 

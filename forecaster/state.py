@@ -251,10 +251,10 @@ def taken(parts: Mapping[str, Arrays], index: Ints) -> dict[str, Arrays]:
 
 
 def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arrays]) -> None:
-    """Copy the arrays of ``new`` into the arrays of ``parts``, at the positions ``index``."""
+    """Copy the arrays in ``new``, which hold only the series at ``index``, into the arrays in ``parts``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # Copy nothing if the new array is a view of this array: its values are already in place.
+            # Skip the copy if the new array is a view of ``array[index]``: the values are already in place.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 
@@ -276,7 +276,10 @@ def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> Non
 
 
 def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
-    """Return an array of length ``series`` that begins with ``array`` and has its memory layout."""
+    """Return an array with ``series`` rows, in the memory layout of ``array``: its first rows are ``array``.
+
+    The other rows are not initialized.
+    """
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     shape = np.array((series, *array.shape[1:]))
     memory = np.empty(shape[order], array.dtype).transpose(np.argsort(order))

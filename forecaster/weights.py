@@ -1,4 +1,4 @@
-"""Write a network's weights and settings as one safetensors blob; name the version by a hash of both."""
+"""Convert a network's weights and settings to one safetensors blob and back; name versions by their hash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def config_of_blob(data: bytes) -> dict[str, Any]:
 
 
 def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
-    """Read the weights, and the other tensors, from a blob that `to_blob` returned.
+    """Return all tensors of a blob that `to_blob` made: the network's weights and any further tensors.
 
     Raises:
         SafetensorError: ``data`` is not such a blob.
@@ -53,7 +53,7 @@ def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
 
 
 def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
-    """Read a file, and return the model that the function ``unpacked`` makes from its bytes.
+    """Return the model that ``unpacked`` makes from the bytes of the file ``path``.
 
     Args:
         path: the file.

@@ -49,7 +49,7 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
     kinds = {one.dtype for one in made}
     # All chunks of a Polars column must have the same type.
     if kinds == {pl.String, pl.Binary}:
-        # A chunk of text that is not UTF-8 has become Binary: convert the other chunks to Binary, too.
+        # A chunk with text that is not UTF-8 has become Binary, the others String: convert all to Binary.
         made = [one.cast(pl.Binary) for one in made]
     elif len(kinds) > 1:
         # A chunk with values that Polars cannot represent has become text: convert all chunks to text.

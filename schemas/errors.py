@@ -11,7 +11,7 @@ Subclasses are indented below their base class.
     │   └── VersionMismatch   a state belongs to another model version                          exit 4
     ├── EngineError           a runner is missing or failed                                     exit 5
     │   └── EngineLost        a runner died; the same command with --resume continues a stream  exit 5
-    ├── OutputError           a file or folder cannot be written                                exit 6
+    ├── OutputError           a file, folder or topic cannot be written                         exit 6
     └── PromotionRefused      no model version passed the gate                                  exit 7
 
 The command line prints ``str(error)`` as one line and exits with ``exit_code``; users of the library catch
@@ -38,7 +38,7 @@ class StatecastError(Exception):
 
 
 class ConfigError(StatecastError):
-    """A job file or an option has an invalid value."""
+    """A setting or an option is invalid, missing or unknown, has no effect, or contradicts another one."""
 
     exit_code: ClassVar[int] = 2
 
@@ -70,7 +70,7 @@ class EngineLost(EngineError):
 
 
 class OutputError(StatecastError):
-    """A folder or file cannot be written."""
+    """A folder, a file or a Kafka topic cannot be written, for example because another job writes there."""
 
     exit_code: ClassVar[int] = 6
 

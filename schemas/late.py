@@ -34,7 +34,7 @@ class LateRow(pa.DataFrameModel):
     event_id: Optional[pl.String]  # noqa: UP045 - pandera reads Optional
 
     class Config:
-        """A frame of late rows has exactly these columns."""
+        """A frame of late rows has these columns and no others; only ``event_id`` may be absent."""
 
         strict = True
 

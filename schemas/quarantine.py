@@ -86,7 +86,8 @@ class QuarantinedRow(pa.DataFrameModel):
 
 
 # Polars needs a millisecond to create such a frame, and a microsecond to clone it.
-# An expression here would start Polars' threads, which a fork of this process would lack and wait for.
+# Evaluate no Polars expression here: it would start the threads of Polars. A process that is forked later
+# gets no copy of these threads, so an expression in that process would wait for them without end.
 _EMPTY = pl.DataFrame(schema=SCHEMA)
 _EMPTY_WITH_OFFSET = pl.DataFrame(schema=SCHEMA | {"offset": pl.Int64()})
 

@@ -26,7 +26,10 @@ def empty() -> pl.DataFrame:
 
 
 def frame(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows with only the columns of `SCHEMA`, and ``event_id`` if the rows have it."""
+    """Return the rows with only the columns of `SCHEMA`, and ``event_id`` if the rows have it.
+
+    If there are no rows, the result is `empty`, without ``event_id``.
+    """
     if not len(rows):
         return empty()
     return rows.select(*SCHEMA, *(["event_id"] if "event_id" in rows.columns else []))

@@ -15,8 +15,8 @@ _CHECKSUM: Final = "crc32"
 
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
-    # JSON turns number keys into text, and `unseal` computes the checksum of the record with text keys.
-    # The checksum depends on the order of the sorted keys: numbers sort as 9, 10, but texts as "10", "9".
+    # JSON turns keys that are numbers into text, so `unseal` sorts texts ("10" before "9"), not numbers (9
+    # before 10). The order changes the checksum, so compute it here, too, from the record with text keys.
     as_read = json.loads(json.dumps(record))
     return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 

@@ -19,7 +19,7 @@ _YEARS_D = 92_000_000  # Polars can write dates within this many days of 1970 (2
 
 
 def text(cells: pl.Series) -> pl.Series:
-    """Convert cells of any type to text for parsers to read, String ``[n]``; `shown` writes text for people.
+    """Convert cells of any type to text that can be parsed, String ``[n]``; for people to read, use `shown`.
 
     Lists and structs become JSON. Null and bytes that are not UTF-8 become null; `shown` can write such
     bytes.
@@ -86,9 +86,10 @@ def names(cells: pl.Series) -> pl.Series:
 
 
 def joined_names(parts: Sequence[pl.Series]) -> pl.Series:
-    """Join the names in the cells of each row with "/", String ``[n]``; null if one of the names is missing.
+    """Join the names in each row of several columns with "/", String ``[n]``; null if a name is missing.
 
-    A "/" inside a name is written as ``%2F``, so that different names never become the same one.
+    A "/" inside a name is written as ``%2F``, so that different names never become the same one. A single
+    column is not joined: the result is then the result of `names` for this column.
     """
     if len(parts) == 1:
         return names(parts[0])

@@ -43,7 +43,8 @@ def raise_alarms(own: Arrays, log_p: Floats, run: Ints32, rate: float) -> Floats
     count = own["known"] - known.sum(axis=0) + known.cumsum(axis=0)
     may_alarm, wanted = count > YOUNG, rate * known
     goes_on = ~(log_p >= math.log(max(_CALM, rate)))
-    # If a value jumps and then repeats, only the jump raises an alarm, not also the run of equal values.
+    # A jump and the run of equal values after it are one anomaly.
+    # So if the jump raised an alarm, the run raises none.
     still_repeats = ~(known & (run == 0))
     lasts, repeats = (own["alarming"] & bit > 0 for bit in (LASTS, REPEATS))
     alarms, budget = np.empty(log_p.shape, bool), own["budget"]

@@ -44,7 +44,8 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-# A new series begins with assumed shares of windows (by distance) and of runs of equal values (by length).
+# A new series begins with an assumed share of windows for each of `_DISTANCES`,
+# and with an assumed share of runs of equal values for each of `_RUNS`.
 # The assumed shares of windows weigh about as much as `_PRIOR` observed windows,
 # and the assumed shares of runs about as much as `_PRIOR` observed runs.
 _PRIOR = 20.0
@@ -53,8 +54,8 @@ _PRIOR = 20.0
 # `_EXCESS0` is larger, because heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# A share is averaged over about `_MEMORY` / ``rate`` windows, or runs of equal values.
-# About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
+# A share of windows is averaged over about `_MEMORY` / ``rate`` windows, a share of runs over as many runs.
+# ``rate`` is the wanted number of alarms per window, so these windows should have about `_MEMORY` alarms.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
 # Over far more windows, each update of a share would be so small that float32 rounding could remove it.
@@ -128,7 +129,7 @@ class Anomaly:
 
     @cached_property
     def _memory(self) -> float:
-        """The number of recent windows, or of runs of equal values, over which a share is averaged."""
+        """The number of recent windows, or of recent runs, over which a share in the state is averaged."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -160,7 +161,7 @@ class Anomaly:
         return np.stack([middle, below, above], axis=1)
 
     def _p_values(self, own: Arrays, value: Floats, expected: Floats) -> tuple[Floats, Floats, Ints32]:
-        """Return each value's p-value, and for alarms a log p-value without the p-value's lower bound.
+        """Return the p-values, their logarithms before a lower bound is applied, and the runs' lengths.
 
         The shares of windows and of runs are updated in place.
 
@@ -193,9 +194,10 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan), runs
 
     def _distance_p_values(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at distance ``z`` or more.
+        """Return the log p-value of each value: the log of the share of windows at distance ``z`` or more.
 
-        Also return a lower bound of the p-value. Both are ``[T, S]``.
+        A distance is measured from the forecast median in band widths, see `_DISTANCES`. Also return a lower
+        bound of the p-value. Both are ``[T, S]``.
         """
         reached = z[:, None] >= _DISTANCES[:, None]
         at = reached.sum(axis=1)

@@ -77,7 +77,10 @@ class Outputs(NamedTuple):
         return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly, scores)
 
     def like(self, windows: int, series: int) -> Outputs:
-        """Return new arrays for other numbers of windows and series; the other axes keep their lengths."""
+        """Return new arrays without results, for other numbers of windows and series.
+
+        The other axes keep their lengths.
+        """
         quantiles, _, _, horizon = self.forecast.shape
         scored = self.scores.shape[-1]
         return Outputs.empty(quantiles, len(self.members), windows, series, horizon, scored)

@@ -67,7 +67,7 @@ def check_order(components: Sequence[Component]) -> None:
         name = component.name
         for field in sorted(component.reads):
             later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
-            # If this component both reads and writes the field, a later component may change it again.
+            # A later component may write the field, too, if an earlier one and this component write it.
             if later and (field not in written or field not in component.writes):
                 raise ValueError(
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"
@@ -87,7 +87,8 @@ def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     """
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
-    # Lags of the seasonal least-squares expert, in seasons: a season is often a day, and 7 days are a week.
+    # The lags of the seasonal least-squares expert are near these numbers of seasons.
+    # The 7 is for seasons of a day: seven of them are a week.
     # If windows are months or longer, lags of 6 and 7 seasons are left out: values that old hardly help.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)

@@ -26,13 +26,15 @@ _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
-# Within this many mean absolute residuals of a quantile, a residual counts partly below and partly above it.
-# Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
-# The last bit of a forecast can depend on which series are stepped in the same call; offsets must not.
+# A residual at most this many mean absolute residuals away from a quantile counts as partly below the
+# quantile and partly above it.
+# Without this range, a rounding error of a forecast could move a residual to a quantile's other side.
+# The last bit of a forecast can depend on which other series are stepped in the same call. The offsets of
+# the quantiles must not depend on that.
 _TIE = 1e-2
 # The offsets of a horizon do not change while its mean absolute residual is at most this many scales.
 _NO_UNIT = 1e-6
-_SLOWER = 0.15  # at horizon h, the least learning rate of the offsets is ``rate / h**_SLOWER``
+_SLOWER = 0.15  # at horizon h, the offsets' learning rate never falls below ``rate / h**_SLOWER``
 # A normal distribution's standard deviation is this many times its mean absolute deviation.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
@@ -121,7 +123,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A quantile below 0.5 passes the median only if the majority of recent actuals were above it.
+        # A quantile below 0.5 rises above the median only if most recent actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, block.with_fields(bands=bands)
@@ -167,7 +169,7 @@ class Intervals:
         return learned.transpose(2, 1, 0, 3), trust.transpose(1, 0, 2), bands
 
     def _learn_unit(self, unit: Floats, block: Block, known: Bools, counts: Ints32) -> tuple[Floats, Bools]:
-        """Update the unit of each anchor in place with the residuals of a block.
+        """Update ``unit``, the mean absolute residual of each anchor horizon, in place, window by window.
 
         Args:
             unit: ``[A, S]``, the mean absolute residuals.
@@ -234,7 +236,7 @@ class _Steps(NamedTuple):
 
     Attributes:
         residual: NaN if missing.
-        tie: the distance of a residual from a quantile within which it counts as partly below the quantile.
+        tie: a residual at a distance of less than half of this from a quantile counts as partly below it.
         rate: the step of the offsets.
         moves: whether the offsets learn.
         size: the factor that turns the offsets into the learned part of the quantiles' distances.
@@ -261,6 +263,9 @@ def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
 
 
 def _neighbours(quantiles: Floats, middle: int) -> tuple[Floats | None, Floats | None]:
-    """Return the two quantiles next to the middle one; None for a neighbour that does not exist."""
+    """Return the forecasts at the levels next below and next above the median; None without such a level.
+
+    ``quantiles`` has one forecast array for each level, and ``middle`` is the position of the median.
+    """
     below = quantiles[middle - 1] if middle else None
     return below, quantiles[middle + 1] if middle + 1 < len(quantiles) else None

@@ -134,7 +134,7 @@ class Moments:
         return block.history[first : first + len(block.values)]
 
     def _unit(self, running: RunningMeans) -> Floats:
-        """Return the unit after each window, ``[T, S]``, before its lower bounds for constant series."""
+        """Return the unit after each window, ``[T, S]``, before `step` raises it to its lower bound."""
         spread = running.spread[1:]
         early = np.maximum(running.scale, _EARLY_UNIT * spread)
         unit = np.where(running.seasons[1:] >= self.season, running.seasonal[1:], early)

@@ -23,13 +23,15 @@ _LARGEST = 8.0
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to this number
-# A series counts as constant so far if it has more than this many values, and both means of changes are 0.
+# A series counts as constant so far if it has more than this many values, and the fast and the slow mean of
+# its changes are 0.
 _STILL = 24
 # If a series has been constant since its first value, the next `_IGNORED_CHANGES` changes are clipped to 0.
 # Two are enough: a single broken reading makes two changes (away from the level, and back), a step makes one.
 _IGNORED_CHANGES = 2
-# When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
-# Each later value at the level lowers ``run`` by 1. The last of `_STILL` such values sets ``run`` to 0.
+# When a constant series returns to its level after clipped changes, the field ``run`` is set to
+# `_RETURNED` + `_STILL`. While ``run`` is above `_RETURNED`, a change is not clipped. Each later value
+# at the level lowers ``run`` by 1. The last of `_STILL` such values sets ``run`` to 0.
 _RETURNED = 64
 
 _TRACKS = ("fast", "slow", "falls", "rises")
@@ -174,7 +176,7 @@ class RunningMeans:
         return np.minimum(change, most), None
 
     def _clipped_change_of_constant(self, t: int, is_still: Bools, most: Floats) -> tuple[Floats, Bools]:
-        """Return the clipped change of window ``t`` and update ``run``, if some series may be constant.
+        """Clip the changes of window ``t`` and update ``run``, in the case that some series may be constant.
 
         Args:
             t: row of the window.
@@ -186,7 +188,8 @@ class RunningMeans:
         """
         change, run, value = self.change[t], self.run, self.values[t]
         still = (self.past.observed[t + 1] > _STILL) & is_still
-        # The mean of a constant series is its level: a value equal to the mean is a return to the level.
+        # While the changes of a constant series are clipped to 0, its mean stays at the constant value.
+        # So a later value equal to the mean is a return to the constant value.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean[t])
         is_far = (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))

@@ -109,7 +109,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, block.with_fields(shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return, for each window, the middle value of the last ``season`` windows less their mean.
+        """Return, for each window, the value halfway through the last ``season`` windows less their mean.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -145,9 +145,9 @@ class Season:
         scale: Floats,
         shapes: Floats,
     ) -> None:
-        """Update ``shape`` and ``seen`` in place with at most K windows' deviations from the season's mean.
+        """Update ``shape`` and ``seen`` in place with the deviations of n windows from the season's mean.
 
-        These windows have different phases, so no window changes what another one learns.
+        There are at most K windows, all with different phases, so no window changes what another one learns.
 
         Args:
             shape: ``[K, S]``.
@@ -191,6 +191,8 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 def windows_ago(season: int, horizon: int) -> Ints:
     """Return, by horizon, how many windows ago the seasonal phase of the forecast window last occurred.
+
+    0 is the current window, which is the last one before the forecast.
 
     Args:
         season: windows of a season.

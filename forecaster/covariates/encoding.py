@@ -49,7 +49,7 @@ class Table:
 
 
 class Tables(NamedTuple):
-    """The tables of known and of static covariates; None for a table that the job does not have."""
+    """The table of known covariates and the table of static covariates; None if there is no such table."""
 
     known: Table | None = None
     static: Table | None = None
@@ -162,7 +162,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return each column's encoding, fitted to the training rows, or to all rows if none is in training."""
+    """Return the encodings of a table's columns, fitted to its training rows or, without any, to all rows."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
@@ -177,7 +177,7 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
     # A column is numeric if at least half of its non-empty cells are numbers.
-    # So one typing error does not turn it into a column of text.
+    # Thus a typing error in a numeric column is an error, and does not turn the column into text.
     if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]

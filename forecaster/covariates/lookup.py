@@ -177,7 +177,7 @@ def _width(columns: Sequence[Column]) -> int:
 def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
 ) -> tuple[Ints, Floats32, dict[str, int]]:
-    """Encode known covariates as the fields ``windows``, ``by_window`` and ``places`` of `Covariates`."""
+    """Encode the known table; return the fields ``windows``, ``by_window``, ``places`` of `Covariates`."""
     windows, row = np.unique(row_windows(table, freq), return_inverse=True)
     names: list[str] = []
     series = np.zeros(len(row), np.int64)

@@ -56,7 +56,7 @@ def last_values(values: Floats) -> Floats:
 
 
 def _last(horizon: int) -> Ints:
-    """Return 0 for each horizon: persistence repeats the last value that is known at the issue row."""
+    """Return, by horizon, how many windows before the issue row persistence reads its value: always 0."""
     return np.zeros(horizon, np.int64)
 
 

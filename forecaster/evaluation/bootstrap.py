@@ -121,7 +121,7 @@ def improvements(
 
 
 def _circular_sums(losses: Floats, length: int) -> Floats:
-    """Return, for each row, the sum of ``length`` successive rows from it on; row 0 follows the last row."""
+    """For each row, return the sum of the ``length`` rows that begin with it; row 0 follows the last row."""
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])

@@ -93,7 +93,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         max_gap=config.max_gap,
     )
     batch = fleet.with_linear_part(ridge, float(network.prior)).batch(0)
-    latest = len(batch) - 2  # the latest window with a target: the last window has none
+    latest = len(batch) - 2  # the latest window with a target: no value follows the last window
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(batch.series_ids), batch.static())
     at = 0

@@ -16,9 +16,10 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 # An anomaly is left out if it is not visible at `_TRIES` free places.
-# It is also left out if `_TRIES` random places in succession are too near to other anomalies.
+# An anomaly is also left out if `_TRIES` random places in succession are too near to other anomalies.
 _TRIES = 20
-_VISIBLE = 0.25  # an anomaly is visible if its largest change is at least this many standard deviations
+# An anomaly is visible if it changes a value by at least this many standard deviations of the series.
+_VISIBLE = 0.25
 
 _Change = Callable[[Floats, slice, float, np.random.Generator], Floats]
 
@@ -150,7 +151,7 @@ def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator)
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the values of the span, each replaced by the first of them; missing values stay missing."""
+    """Return the span with the first value that is not missing in place of each value; NaN stays NaN."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 

@@ -126,7 +126,7 @@ class Tally:
             self._width += (high_90 - low_90).sum(axis=0)
 
     def _add_point(self, y: Floats, point: Floats, miss: Floats) -> None:
-        """Add the errors of the median forecasts to the sums."""
+        """Add the squared, absolute and symmetric errors of the median forecasts to their sums."""
         absolute, size = np.abs(miss), np.abs(y) + np.abs(point)
         self._squared += np.square(miss).sum(axis=0)
         self._absolute += absolute.sum(axis=0)

@@ -149,7 +149,10 @@ class PairedLosses:
         return dict(zip(self._names, self._in_class.sum(axis=0).astype(int).tolist(), strict=True))
 
     def coverage(self) -> tuple[float, float] | None:
-        """Return the coverage of `interval` by both models, over all horizons; None without an interval."""
+        """Return the share of actuals inside `interval`, for champion and challenger, over all horizons.
+
+        The result is None if `interval` is None.
+        """
         if self.interval is None:
             return None
         old, new = (self._inside.sum(axis=1) / self.count.sum()).tolist()

@@ -125,7 +125,7 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return the network's inputs for ``values``; the scaling must be ``train`` or ``series``.
+        """Return the network's inputs for ``values``, for a task with the scaling ``train`` or ``series``.
 
         ``values`` is ``[T, S, C]``, and the inputs are ``[T, S, F]``.
         """

@@ -28,7 +28,7 @@ def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
-    """Draw the confusion matrix: the colour of a cell is its share of the true class, its text the count.
+    """Draw the confusion matrix: a cell's colour shows its share of its true class, its text is its count.
 
     Counts of 0 are not written, and no counts are written for more than 16 classes.
 

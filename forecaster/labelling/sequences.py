@@ -138,7 +138,7 @@ def _dense(
     is_per_step: bool,
     step_s: int,
 ) -> Sequences:
-    """Convert rows to dense arrays; the rows are sorted by series, and each step has at most one row.
+    """Convert rows to dense arrays; the rows must be sorted by series, with at most one row for each step.
 
     Raises:
         DataError: the arrays would be too large.

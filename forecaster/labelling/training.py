@@ -158,7 +158,7 @@ def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
 
 
 class _SequenceBatches:
-    """Batches of whole sequences of any length, in random order."""
+    """Batches of whole sequences, which may differ in length; sequences are drawn in random order."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         self._x = torch.from_numpy(labeller.sequence_inputs(sequences.values))

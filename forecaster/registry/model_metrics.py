@@ -39,7 +39,7 @@ def evaluate_forecasts(
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
     """
-    warning_filters.ignore(module=r"mlflow\b")  # MLflow's use of pandas causes warnings
+    warning_filters.ignore(module=r"mlflow\b")  # pandas warns about calls in MLflow's code
     table = evaluation_table(errors, scale)
     levels = sorted(float(name[1:]) / 100 for name in table.columns if name[:1] == "q")
     result = mlflow.models.evaluate(

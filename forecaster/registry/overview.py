@@ -92,6 +92,6 @@ def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
 
 
 def _is_compared(name: str) -> bool:
-    """Return True for a metric that compares runs: a score without ``_by_``, or a validation metric."""
+    """Return True for a backtest or test score without ``_by_`` in its name, or a validation metric."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

@@ -99,7 +99,7 @@ def check_model_name(name: str) -> None:
 
 
 def check_alias(alias: str) -> None:
-    """Check the characters of ``alias``, and that MLflow does not reserve it as it does ``latest``.
+    """Check that ``alias`` has only allowed characters, and is not reserved by MLflow like ``latest``.
 
     Raises:
         ModelError: ``alias`` has other characters than letters, digits, - and _, or is like ``v3`` or

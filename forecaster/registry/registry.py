@@ -193,7 +193,8 @@ class Registry:
                 expected = version.model_version
                 uri = client.get_model_version_download_uri(version.name, str(version.number))
             if uri.startswith("models:/m-"):
-                # Let this client look up the model: MLflow would use the store that is set for the process.
+                # Look up models:/ID with this client: `download_artifacts` would look it up in the store
+                # that is set for the process.
                 uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
             with tempfile.TemporaryDirectory() as folder:
                 mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)

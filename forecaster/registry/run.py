@@ -252,6 +252,9 @@ class Run:
     def end(self, status: str, error: BaseException | None = None) -> None:
         """Send the unsent entries of the outbox, and end the run in MLflow with ``status``.
 
+        If ``error`` reports the unsent entries of a complete run, nothing is sent and ``status`` is not used.
+        MLflow then shows the run as FAILED until its entries are sent, and after that as FINISHED.
+
         Args:
             status: FINISHED, FAILED or KILLED.
             error: the error that ended the run; it becomes a tag and the note of the run.
@@ -272,7 +275,7 @@ class Run:
         self._send_now()
 
     def _error_for_unsent_entries(self, line: Callable[[Store, str, Path], str]) -> ModelError:
-        """Return the error for a run whose work is complete, but whose entries are not all in the store.
+        """Return the error to raise if a run's work is complete, but the store lacks some of its entries.
 
         `end` recognises this error.
         """
@@ -289,7 +292,7 @@ class Run:
         self.notices += [line for line in lines if line not in self.notices]
 
     def _write_and_log(self, path: str, write: Callable[[Path], Any], **more: str) -> None:
-        """Write a file into the outbox, and add an entry with its path, so that the file is sent."""
+        """Write a file into the outbox, and add an entry for it, so that the file is sent to the store."""
         entry: Entry = {"kind": "file", "path": path, "name": path, **more}
         file = self._outbox.file(entry)
         durable.make_folder(file.parent)

@@ -42,7 +42,7 @@ class RequestRefused(MlflowException):
 
     @message.setter
     def message(self, value: str) -> None:
-        """Ignore the assigned ``value``, because MLflow's server would append the request to the message."""
+        """Ignore the assigned ``value``: MLflow's server would add the data of the request to the message."""
 
 
 def wrap_scoring_server() -> None:

@@ -93,7 +93,9 @@ class Sender:
         self._outbox.save()
 
     def _send_all(self, now: bool) -> None:
-        """Send all entries in order, and keep the entries that could not be sent.
+        """Send the waiting entries in order; keep an entry that was not sent, unless the store refuses it.
+
+        A refused entry is dropped and added to ``refused``, but a refused model or file is kept.
 
         Args:
             now: whether files that the store did not take before are tried again, which can take long.
@@ -211,8 +213,8 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # The registry server looks up models:/ID in its own store.
-            # So use models:/ID only if this server is also the tracking server, which has the logged model.
+            # The registry server looks up a source models:/ID in its own store. So name this source only
+            # if this server is also the tracking server, which has the logged model.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}

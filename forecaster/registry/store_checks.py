@@ -33,7 +33,7 @@ def check_file(file: Path) -> None:
         raise ModelError(
             f"the MLflow store {file} is a folder: name a file, such as sqlite:///{file}/mlflow.db"
         )
-    # Try to open for writing: for root, `os.access` is True even on a read-only disk.
+    # Open the file for writing instead of calling `os.access`, which does not tell the reason of a failure.
     try:
         if file.exists():
             file.open("r+b").close()
@@ -73,7 +73,7 @@ def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
     if not file.is_file() or not file.stat().st_size:
         return "nothing"
     try:
-        # Open for writing: SQLite first rolls back an unfinished transaction of a killed process.
+        # Open for writing, so that SQLite can first roll back an unfinished transaction of a killed process.
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
             found = database.execute("select name from sqlite_master where type = 'table'")
             tables = {name for (name,) in found}

@@ -13,13 +13,13 @@ _UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def plain(text: str) -> str:
-    """Return ``text`` cut to 80 characters, so that Matplotlib draws it on one line and not as a formula.
+    """Return ``text``, cut to 80 characters, in the form that Matplotlib draws as plain text on one line.
 
     Matplotlib reads text between two dollar signs as a formula, and raises an error for an invalid formula
     when the figure is saved. It leaves names that begin with an underscore out of legends: such a name gets a
     space before it.
     """
-    # Ignore Matplotlib's warning about letters that the font does not have: it draws a box for each.
+    # Ignore Matplotlib's warning about a letter that the font does not have: a box in its place is enough.
     warning_filters.ignore(message="Glyph .* missing from")
     shown = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNDRAWABLE else c for c in text

@@ -144,7 +144,10 @@ def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
 def _close_block(
     shard: Shard, rows: pl.DataFrame, start: int, stop: int, models: Models
 ) -> tuple[Shard, ClosedBlock]:
-    """Aggregate the rows of windows ``[start, stop)``, step the state, and return the forecasts."""
+    """Close the windows ``[start, stop)``, and return the shard after them and the results of the block.
+
+    Aggregate ``rows``, the rows of these windows; step the states of the model and of the shadow.
+    """
     forecaster = models.of_state(shard.state)
     values = np.full((stop - start, len(shard.state)), np.nan)
     names = forecaster.covariates.features.observed

@@ -27,7 +27,8 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# `copied_every` rounds up to a multiple of the windows in a block, or of this number if blocks are longer.
+# `copied_every` rounds up to a multiple of the number of windows in a block.
+# If a block can have more windows than `_MOST_ROUNDED`, it rounds up to a multiple of `_MOST_ROUNDED`.
 _MOST_ROUNDED = 32
 
 
@@ -59,7 +60,10 @@ class Copy:
     shadow: State | None = None
 
     def of(self, change: Callable[[State], State]) -> Copy:
-        """Return a `Copy` with the results of ``change`` for this copy's state and for its shadow's state."""
+        """Call ``change`` with the state, and with the shadow's state if there is one; return both results.
+
+        They are returned as a `Copy` after the same window.
+        """
         return Copy(self.through, change(self.state), None if self.shadow is None else change(self.shadow))
 
 
@@ -92,9 +96,11 @@ class History:
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history, with a copy of the state added if one is due: one copy per ``every`` windows.
+        """Return this history with the copies of the state that are due: one for each ``every`` windows.
 
-        When a copy is added, copies, rows and records that no repair can need any more are removed.
+        Usually at most one copy is due. Two copies, ``every`` windows apart, replace all earlier copies if no
+        window after the first of the two was closed. When copies are added, the copies, rows and records that
+        no repair can need any more are removed.
 
         Args:
             state: state of the shard before ``window``.
@@ -107,7 +113,8 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # The state is already past ``last``, because an earlier run had another ``every``: add no copy.
+        # No copy at ``last`` is possible if the state is already past ``last``.
+        # This happens, for example, if an earlier run had another ``every``.
         if closed is not None and closed > last:
             return self
         before = last - every

@@ -100,7 +100,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
         # Leave out a copy if another model version made it: the repaired states cannot be written into it.
-        # The versions differ only if the model changed while no series was live.
+        # The copy and the replay differ in version only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -243,7 +243,10 @@ def _added_counts(
 
 
 def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """Return ``rows`` less ``others``: each of these removes one row of equal series, time, event, value."""
+    """Return ``rows`` without the rows of ``others``.
+
+    Each row of ``others`` removes one row with the same series, time, event and value.
+    """
     if not len(rows) or not len(others):
         return rows
     key = [name for name in ("series_id", "timestamp", "event_id", "value") if name in rows.columns]
@@ -255,7 +258,9 @@ def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
 def _revised(
     blocks: Iterable[Forecasts], first_due: Ints, history: History, index: Ints
 ) -> Iterator[Forecasts]:
-    """Yield the forecasts that the late rows change, one block for each model version.
+    """Yield the forecasts from each series' first late row on, one block for each model version.
+
+    A model version without such a forecast has no block.
 
     Args:
         blocks: forecasts of the repaired series, block by block.

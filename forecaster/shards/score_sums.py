@@ -49,7 +49,7 @@ class ScoreSums(NamedTuple):
 
     @property
     def mase(self) -> float | None:
-        """Mean absolute error of the median forecast, in the series' units; None if none was scored."""
+        """Mean absolute error of median forecasts, in the series' units; None if no forecast was scored."""
         return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
@@ -109,7 +109,10 @@ def scores_since(now: Scores, before: Scores) -> Scores:
 
 
 def scores_of(forecasts: Forecasts) -> Scores:
-    """Return the error sums of earlier forecasts whose actuals lie in the windows of ``forecasts``."""
+    """Return the sums of the errors in ``forecasts.scores``, by model version and scored horizon.
+
+    They are errors of earlier forecasts; the actuals of these lie in the windows of ``forecasts``.
+    """
     if forecasts.scores is None:
         return {}
     known = ~np.isnan(forecasts.scores)

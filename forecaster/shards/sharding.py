@@ -80,14 +80,14 @@ class Splitter:
 
 
 _KEYED_TABLE_ERROR = (
-    "its series are assigned to shards by a keyed topic: only a stream with kafka.keyed = true and as many "
-    "shards can resume from it"
+    "its series are assigned to shards by a keyed topic: only a stream with kafka.keyed = true and the same "
+    "number of shards can resume from it"
 )
 """Error message for a table that was written from a topic keyed by series."""
 
 
 def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
-    """Return a batch without rows, which announces a partition, triggers a snapshot or is the last batch."""
+    """Return a batch without rows, such as one that announces a partition or triggers a snapshot."""
     rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
 
@@ -246,7 +246,7 @@ class _HistoryById:
 
     @staticmethod
     def of(shards: Sequence[Shard]) -> _HistoryById | None:
-        """Return the histories of shards; None if a shard has no history, or if `can_join` is False."""
+        """Return the histories of all ``shards``; None if a shard has no history or `can_join` is False."""
         histories = [shard.history for shard in shards if shard.history is not None]
         if len(histories) < len(shards) or not can_join(histories):
             return None

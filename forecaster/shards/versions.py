@@ -79,7 +79,7 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
         if "event_id" in frame.columns:
             own = _numbered(frame).with_columns(kind=pl.lit(kind), is_new=False)
             own = own.join(events.select(_EVENT).unique(), on=_EVENT, how="semi")
-            # Include an earlier job's rows (offsets below 0): they precede the rows of every partition.
+            # Rows of an earlier job (offsets below 0) count, too: they are older than any row of a partition.
             parts.append(own.filter((pl.col("partition") == rows["partition"][0]) | (pl.col("offset") < 0)))
     return pl.concat(parts, how="diagonal").sort(*_EVENT, "is_new", "offset", maintain_order=True)
 

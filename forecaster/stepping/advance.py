@@ -80,7 +80,10 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
 
 
 def _by_slot(block: Windows, series_ids: tuple[str, ...]) -> Windows:
-    """Return the block with a column for each of ``series_ids``, in this order, and for no other series."""
+    """Return the block with its columns in the order of ``series_ids``.
+
+    The column of a series that the block lacks is NaN. Other series of the block are left out.
+    """
     slot_of_id = {name: slot for slot, name in enumerate(series_ids)}
     slots = np.array([slot_of_id.get(name, -1) for name in block.series_ids], np.int64)
 

@@ -1,4 +1,4 @@
-"""Forecast with the network alone: series with no value or one value, or any number of windows ahead.
+"""Forecast any number of windows ahead with the network alone, even for series with no value or one value.
 
 A series without a value has no level to forecast from. Its level and scale are predicted from its static
 features, with a ridge regression that was fitted to the fleet. The decoder forecasts its values as if

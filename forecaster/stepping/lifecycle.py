@@ -19,7 +19,7 @@ from forecaster.state import State, live
 from forecaster.time.windows import NEVER, latest_rows
 from schemas.errors import DataError
 
-_FORGOTTEN = 2  # a series is forgotten after more than this many times ``max_gap`` windows without a value
+_FORGOTTEN = 2  # a series is forgotten after a gap of more than `_FORGOTTEN` times ``max_gap`` windows
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    # Number of the block's windows each series was stepped through already; below 0 if it stopped earlier.
+    # For each series, the number of the block's windows that it was already stepped through.
+    # The number is below 0 if the series was not even stepped through the last window before the block.
     closed = state.clock + 1 - start
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))

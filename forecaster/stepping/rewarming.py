@@ -29,7 +29,7 @@ from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
 # One call of `Warming.step` makes at most this many series-steps (one series through one window each).
-# Such a call takes up to 60 ms on one core.
+# A call with this many series-steps takes up to 60 ms on one core.
 _CALL_STEPS = 2_500
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
@@ -225,7 +225,8 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # If a live series is not at the window before ``window``, discard the prepared state and re-warm.
+        # Discard the prepared state and re-warm if the window before ``window`` is not the last window that
+        # each live series was stepped through.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)
@@ -239,7 +240,10 @@ class Warming:
         return self._state
 
     def _calls_for(self, recent: _RecentValues) -> Iterator[None]:
-        """Step the new version through ``recent``; yield after at most ``call_steps`` series-steps."""
+        """Step the new version through ``recent`` in several calls, and yield after each call.
+
+        One call steps n series through m windows, where n · m is at most ``call_steps``.
+        """
         self._align(recent.series_ids, recent.has_earlier, recent.start)
         for first in range(0, len(self._state), self._call_steps):
             series = slice(first, first + self._call_steps)

@@ -21,7 +21,7 @@ from forecaster.stepping.lifecycle import Plan
 # With more series than `_CALL_STEPS`, each call steps all series through one window.
 _CALL_STEPS = 10_000
 
-# If at least this share of the slots must be stepped, step all slots.
+# If at least this share of the slots must be stepped, and no series is ahead of the block, step all slots.
 # To copy the arrays of the slots that must be stepped would take longer than to step the other slots too.
 _MOSTLY = 0.9
 
@@ -67,7 +67,7 @@ def windows_per_call(series: int) -> int:
 
 
 def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the state through ``piece``, some consecutive windows of a block, and write its forecasts.
+    """Step the state through ``piece``, consecutive windows of a block; write forecasts into ``piece.out``.
 
     One call steps the series that are live or begin at the first row; a second call steps the later
     beginners.
@@ -115,7 +115,8 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    # Row ``r`` of the shifted series ``i`` is copied from row ``row[r, i]`` of the piece, if that row exists.
+    # After the shift, row ``r`` of series ``slots[i]`` holds row ``row[r, i]`` of the piece, or NaN if the
+    # piece has no such row.
     row = first_row + np.arange(lengths.max())[:, None]
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)

@@ -97,7 +97,10 @@ def content_of(rows: pl.DataFrame) -> list[str]:
 
 
 def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows that count, one per observation or event, and the other rows with ``replaced_by``."""
+    """Return the rows that count, one per observation or event, and the other rows.
+
+    The other rows have the added column ``replaced_by``, see `DROPPED`.
+    """
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)

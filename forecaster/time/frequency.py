@@ -220,7 +220,7 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the length in seconds of a frequency whose windows are equally long, counted from 1970-01-01.
+    """Return a frequency's length in seconds; the frequency must not follow the calendar or a named weekday.
 
     Raises:
         ValueError: ``text`` is not a frequency, or its windows are anchored weeks, months, quarters or years.

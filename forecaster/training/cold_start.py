@@ -1,4 +1,4 @@
-"""Train forecasts for series without values: predict their level and spread from static features.
+"""Train the network for series without values: fit level and spread to static features; compute a loss.
 
 Letters: D static features.
 """

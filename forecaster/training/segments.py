@@ -126,13 +126,13 @@ class TrainingBatch:
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return the weights that convert errors to each series' average unit (`Segment.weight`).
+        """Return the weights that convert errors from the unit of a window to the average unit, at most 5.
 
-        The axes are window and active period.
+        The average is over an active period. The axes are window and active period. See `Segment.weight`.
         """
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average the unit of each active period over the windows before a window that is not held out.
-        # If there is no such window, average the unit over all windows.
+        # Average the unit of each active period, without the windows whose next window is held out.
+        # If the next window is held out for all windows, average the unit over all of them.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -172,7 +172,7 @@ class TrainingBatch:
         """
         if rng is not None:
             # The first forecast row is random, but never the last window of the batch: that has no target.
-            # A segment that consists of this window alone has no other row to draw.
+            # If the segment consists of that window alone, it is drawn: there is no other row.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
             return windows[int(rng.integers(min(every, followed))) :: every]
         newest_target = self.first_target + windows[-1] + self.ahead.shape[2] - 1
@@ -182,7 +182,7 @@ class TrainingBatch:
         """Return the segment of ``windows``; the network forecasts only at the windows in ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if its own window is held out.
+        # A target is held out if its own window is at or after ``held_from``, whenever it is forecast.
         # Therefore, a longer horizon has fewer training targets.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from

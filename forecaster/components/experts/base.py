@@ -99,7 +99,7 @@ class Expert(ABC):
     @property
     @abstractmethod
     def reach(self) -> int:
-        """The number of windows before the current one that the expert reads, M."""
+        """M, the number of windows before the current one that the expert reads."""
 
     @abstractmethod
     def spec(self) -> Mapping[str, Field]:

@@ -23,7 +23,7 @@ _CACHED_NUMBERS = 65_536  # the inverse is updated in parts of about this many n
 # A forecast reads past windows in groups of `_AT_ONCE`, so that the new arrays of a group fit the cache.
 # With few series, a group has more windows, with at most `_FEW` values together.
 _AT_ONCE, _FEW = 16, 8_192
-# A forecast's distance from the last value, both without the season's shape, is clipped to a limit.
+# A forecast's distance from the last value is clipped to a limit, before the season's shape is added.
 # The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
 # Here, the distance of a lagged value is the result of `_limited_distances`, which shrinks large distances.
 _ROOM = 2.0
@@ -187,7 +187,8 @@ class LeastSquares(Expert):
         weights += gain / size * error
         np.minimum(weights, _LARGEST_WEIGHT, out=weights)
         np.maximum(weights, -_LARGEST_WEIGHT, out=weights)
-        # Divide the gain by the root of ``size`` first, so that rounding keeps the inverse exactly symmetric.
+        # Divide the gain by the square root of ``size`` before the outer product of the gain with itself:
+        # both factors are then equal, so rounding keeps the inverse exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         trace = np.add.reduce(inverse.diagonal().T - gain * gain)
@@ -284,7 +285,7 @@ class LeastSquares(Expert):
 
 
 def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return the signed distances of values from the last value, in scales; reduce the size of large ones.
+    """Return the signed distances of values from the last value, in scales, with large ones shrunk towards 0.
 
     The result is ``[n, ..., S]``. Beyond 20 scales the result shrinks as the distance grows, and from
     40 scales on it is 0 (Hampel 1974). A missing value counts as the last value.

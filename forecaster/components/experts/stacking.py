@@ -20,7 +20,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # This number, in squared scales, is the least ridge penalty, and is added to each member's squared error.
-# Without this number, the weights would change fast while forecasts and actuals are near the last value.
+# Without `_LEAST_RIDGE`, the weights would change fast as long as all changes from the last value are near 0.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -139,7 +139,8 @@ class Stacking:
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
         """Return the combined forecast: a weighted sum, clipped to the range of the members' forecasts.
 
-        It is ``[N, T, S]``, changes from the last value in scales.
+        For a constant series, it is the last value instead. The result is ``[N, T, S]``, changes from the
+        last value in scales.
         """
         to_horizons = by_horizon(anchor_horizons(self.horizon), self.horizon)
         combined = np.zeros_like(changes[0])
@@ -147,7 +148,7 @@ class Stacking:
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
         _clip_to_members(combined, changes)
-        # If two or more values of a series were observed and all are equal, forecast no change.
+        # Forecast no change for a series that counts as constant, unless it has only one value so far.
         combined *= block.moves | (block.observed == 1)
         return combined
 
@@ -193,7 +194,7 @@ class Stacking:
 
 
 class _KnownActuals(NamedTuple):
-    """The actuals of a block and the forecasts issued for them; where either is missing, both are 0.
+    """A block's actuals and the forecasts issued for them; if one of them is missing, both are 0.
 
     Attributes:
         forecasts: ``[T, M, A, S]`` float32, changes in scales.
@@ -209,7 +210,10 @@ class _KnownActuals(NamedTuple):
 
 
 def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
-    """Return two decaying sums after each window: of products of two forecasts, and of forecast and actual.
+    """Return, after each window, the decaying sums from which `_ridge` computes the members' weights.
+
+    They are sums of products of members' forecasts with each other and with the actual, and of the squared
+    actual.
 
     Args:
         own: the arrays of `Stacking`, with the sums before the block; not changed.
@@ -218,7 +222,8 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
     Returns:
         The sums ``squares`` ``[P, T, A, S]`` and ``products`` ``[M + 1, T, A, S]`` of `_ridge`.
     """
-    # Compute all products at once, then add up window by window: each call of NumPy has a cost.
+    # Compute the products of all windows first, because few calls of NumPy on large arrays cost less than
+    # many calls on small ones. Only the decaying sums need a loop over the windows.
     weighted = new.forecasts * new.share[:, None]
     members = range(new.forecasts.shape[1])
     pairs = [(i, j) for i in members for j in range(i + 1)]
@@ -238,9 +243,9 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Return the members' weights by series and anchor, from a ridge regression solved by Cholesky's method.
+    """Return the members' weights for each window, anchor and series, from one ridge regression for each.
 
-    The weights are ``[M, ...]``.
+    The weights are ``[M, ...]``. The regressions are solved by Cholesky's method.
 
     Args:
         squares: ``[P, ...]``, sums of products of two members' forecasts.

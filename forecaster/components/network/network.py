@@ -149,9 +149,9 @@ class Network(nn.Module):
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
     def cold(self, static: Tensor, known: Tensor) -> Tensor:
-        """Return forecasts for series without a value yet: each quantile minus the series' level, in scales.
+        """Return forecasts of series without a value yet, as distances from the level, divided by the scale.
 
-        `level_and_scale` computes the level and the scale.
+        `level_and_scale` predicts the level and the scale of each series.
 
         Args:
             static: ``[S, D]`` float32.

@@ -1,8 +1,8 @@
-"""Six of the network's seven linear experts, all but the logarithmic one: fixed weighted sums of past values.
+"""Six of the network's seven linear experts, all but the logarithmic one: weighted sums of past values.
 
 They are, in this order: two ridge regressions for each horizon, of changes from the last value on the
 distances of lags from it; the last season; the seventh season before (a week of days); the running mean; and
-the last value. The network weighs them.
+the last value. The weights of the sums are fixed after the training. The network weighs the experts.
 
 A missing lag counts as the running mean. A lag on another level counts as the last value (Hampel 1974, "The
 influence curve and its role in robust estimation"): after a jump of many scales, the lags before the
@@ -61,7 +61,7 @@ def regressor_count(ring: int) -> int:
 
 
 def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice, out: Floats32) -> Floats:
-    """Compute the regressors: the distances of lagged values and running mean from the last value.
+    """Compute the regressors: the distances of the lagged values and of the running mean from the last value.
 
     The distances are divided by 20 scales, and `limit_distances` shrinks large distances.
 
@@ -183,8 +183,9 @@ class Experts:
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # If a lag is 0 or has no regressor, the expert forecasts the last value, a change of 0.
-        # Its regressor is then row ``count`` of ``x``, which is 0 in all windows.
+        # A lag of 0 is the last value itself. For such a lag, and for a lag without a regressor, the expert
+        # forecasts a change of 0 from the last value.
+        # The change of 0 is read from row ``count`` of ``x``, which is 0 in all windows.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
@@ -217,7 +218,9 @@ def columns(x: Floats32) -> Floats32:
 def expert_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the six linear experts' forecasts: each number is a change from the last value, in units.
+    """Return the forecasts of six linear experts, all but the logarithmic one.
+
+    Each number is a change from the last value, in units.
 
     Args:
         block: with the fields of ring and moments.
