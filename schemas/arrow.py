@@ -52,7 +52,7 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
         # A chunk with text that is not UTF-8 has become Binary, the others String: convert all to Binary.
         made = [one.cast(pl.Binary) for one in made]
     elif len(kinds) > 1:
-        # A chunk with values that Polars cannot represent has become text: convert all chunks to text.
+        # A chunk has become text, because Polars cannot represent a value: convert the other chunks, too.
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
@@ -89,7 +89,7 @@ def _converted(cells: pa.Array) -> pl.Series:
         return _ticks(cells, kind.unit, pl.Duration)
     if pa.types.is_time(kind):
         # Arrow accepts clock times of 24 hours or more, but Polars converts such a time to null.
-        # If Polars has converted any time to null, return all times of the column as text.
+        # If Polars has converted any time to null, return all times of the chunk as text.
         made = _polars(cells)
         lost = made.cast(pl.String, strict=False).null_count() > cells.null_count
         return _polars(cells.cast(pa.string())) if lost else made
@@ -116,9 +116,10 @@ def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Return True for a type that Polars can write as JSON.
+    """Return True for an Arrow type if Polars can write every valid value of the type as JSON.
 
-    These types are null, Boolean, number and text, and lists and structs of these types.
+    These types are null, Boolean, integer, float and text, and lists of these types and structs of them;
+    a struct must have a field.
     """
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
@@ -179,7 +180,7 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Write a cell of a type that Polars lacks as text: the Arrow type, a blank, and the value as JSON.
+    """Convert an Arrow cell to text: the Arrow type, a blank, and the value as JSON; null stays null.
 
     A value that is text, a number or a Boolean is written without the type. If Python cannot read the value,
     only the type is written.

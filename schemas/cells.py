@@ -61,7 +61,8 @@ def numbers(cells: pl.Series) -> pl.Series:
         return cells.cast(pl.Float64, strict=False)
     words = text(cells)
     read = words.cast(pl.Float64, strict=False)
-    if read.null_count() == words.null_count():  # usually no number has blanks around it
+    # Usually every text is a number without blanks around it, and the slower second parse is not needed.
+    if read.null_count() == words.null_count():
         return read
     return words.str.strip_chars().cast(pl.Float64, strict=False)
 
@@ -170,7 +171,7 @@ def _repeats(words: pl.Series) -> bool:
 
 
 def _parsed_text(words: pl.Series) -> pl.Series:
-    """Convert text to microseconds since 1970, Int64 ``[n]``.
+    """Parse times in text to microseconds since 1970, Int64 ``[n]``; text that is no time becomes null.
 
     Fast code parses the cells in the most common form (`_PLAIN`), and slower code parses the other cells.
     """

@@ -1,6 +1,6 @@
-"""The faults that a cell of a row can have.
+"""The faults for which rows are rejected, and the quarantined rows that report these faults.
 
-Each fault has a kind, which jobs count, and a sentence for the user that quotes the cell.
+Each fault has a kind, which jobs count, and a sentence for the user, which may quote the cell.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Fault(NamedTuple):
         found: Boolean, True for the rows whose cell has the fault. The last fault of a list is used
             for the rows that have no earlier fault, so its ``found`` may be True for every row.
         kind: the kind of the fault, one of `quarantine.KINDS`.
-        sentence: the text for the user, which describes the fault and quotes the cell.
+        sentence: the text for the user, which describes the fault and may quote the cell.
     """
 
     found: pl.Expr
@@ -38,7 +38,7 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return a Polars expression for the kind or the sentence (see ``part``) of each row's first fault.
+    """Return a Polars expression that computes, for each row, the kind or the sentence of its first fault.
 
     Args:
         faults: the possible faults, in the order in which they are checked.
@@ -48,7 +48,7 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
 
 
 class Cause(NamedTuple):
-    """A cause of rejected rows: the rows, the faulty column and the possible faults.
+    """A cause for which rows are rejected: how to find the rows, the faulty column and the possible faults.
 
     Attributes:
         found: Boolean expression, True for the rows that are rejected for this cause.
@@ -185,7 +185,7 @@ def _faults_of_zone(cell: pl.Expr, unread: pl.Expr, zone: str) -> list[Fault]:
 
 
 def fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
-    """Return a `Fault`; an argument that is no Polars expression is converted to one.
+    """Return a `Fault` of Polars expressions; each Boolean or text argument becomes a Polars literal.
 
     Without a ``sentence``, the sentence of the fault is its kind.
     """

@@ -32,11 +32,11 @@ def masked(text: str) -> str:
 
 
 def split_login(url: str) -> tuple[str, str]:
-    """Return a URL without its user name and password, and the text ``name:password``.
+    """Return two texts: a URL without its user name and password, and ``name:password``.
 
     Returns:
-        The URL without a user name and password, and the text ``name:password``, which is empty if the URL
-        has neither.
+        The URL without a user name and password, and the text ``name:password``, percent-decoded. The
+        second text is empty if the URL has neither.
     """
     scheme, separator, rest = url.partition("://")
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]

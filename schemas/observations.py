@@ -165,7 +165,7 @@ def validate(
 
 
 def _read(frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = "") -> pl.DataFrame:
-    """Convert the columns of a raw frame to those of an observation frame; the result lacks ``offset``.
+    """Convert a raw frame to an observation frame without the column ``offset``.
 
     A cell that cannot be parsed becomes null. In a covariate it becomes infinity (see `_covariate`).
     """
@@ -181,7 +181,7 @@ def _read(frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = "
 
 
 def _is_good(read: pl.DataFrame) -> bool:
-    """Return True if every cell of a frame passes the schema `Observation`.
+    """Return True if every cell of a frame passes the schema: `Observation` and the observed covariates.
 
     This function saves time: a call of pandera takes milliseconds even for a single row, and a stream
     validates few rows at a time. So `validate` calls pandera only if this function returns False.

@@ -85,7 +85,7 @@ class QuarantinedRow(pa.DataFrameModel):
         strict = True
 
 
-# Polars needs a millisecond to create such a frame, and a microsecond to clone it.
+# `empty` returns a clone of one of these frames: a clone takes a microsecond, a new frame a millisecond.
 # Evaluate no Polars expression here: it would start the threads of Polars. A process that is forked later
 # gets no copy of these threads, so an expression in that process would wait for them without end.
 _EMPTY = pl.DataFrame(schema=SCHEMA)
@@ -93,7 +93,7 @@ _EMPTY_WITH_OFFSET = pl.DataFrame(schema=SCHEMA | {"offset": pl.Int64()})
 
 
 def empty(offset: bool = False) -> pl.DataFrame:
-    """Return an empty frame of quarantined rows; if ``offset`` is True, with a column ``offset`` (Int64)."""
+    """Return an empty frame of quarantined rows. It has a column ``offset`` (Int64) if ``offset`` is True."""
     return (_EMPTY_WITH_OFFSET if offset else _EMPTY).clone()
 
 

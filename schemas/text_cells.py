@@ -134,7 +134,7 @@ def _times(cells: pl.Series) -> pl.Series:
 def _json(cells: pl.Series) -> pl.Series:
     if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
         cell = pl.col("v")
-        # Polars writes only structs as JSON, so write {"v":CELL}, then cut off {"v": and the last }.
+        # Polars can write only structs as JSON: write a struct {"v":CELL}, and cut off {"v": and the last }.
         encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)

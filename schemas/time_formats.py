@@ -1,4 +1,4 @@
-"""Convert numbers and text to times, and explain in error messages which numbers cannot be times."""
+"""Convert numbers and text to times, and describe numbers that the format ``auto`` rejects as times."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def looks_like(number: pl.Expr) -> pl.Expr:
 
 
 def _digits_of_a_minute(number: pl.Expr) -> pl.Expr:
-    """Return True for a number whose digits are a date and a clock time, such as 201301310500.
+    """Return True for a number with digits that can be read as a date and a clock time, as in 201301310500.
 
     The same number can also be milliseconds since 1970: a time in 1976 instead of 2013-01-31 05:00.
     """

@@ -29,8 +29,9 @@ def is_utc(zone: str) -> bool:
 
 
 def to_utc(local: pl.Series, zone: str) -> pl.Series:
-    """Convert local times, ``Datetime("us", "UTC") [n]`` with the local clock, to times in UTC.
+    """Convert local times of a zone to times in UTC.
 
+    ``local`` has the type ``Datetime("us", "UTC") [n]``, but its clock times are local times of ``zone``.
     A time that exists twice (clocks are set back) or not at all (clocks are set forward) becomes null.
     """
     naive = local.dt.replace_time_zone(None)
