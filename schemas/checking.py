@@ -14,7 +14,7 @@ from schemas.errors import DataError
 
 
 def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
-    """Return a Boolean frame that marks the cells of ``frame`` that fail the schema.
+    """Return a Boolean column for each column with cells that fail the schema; True marks these cells.
 
     Returns:
         A frame with a Boolean column ``[rows]`` for each column that contains a failing cell; True marks the

@@ -80,7 +80,7 @@ class QuarantinedRow(pa.DataFrameModel):
     raw: pl.String
 
     class Config:
-        """A frame of quarantined rows has exactly these columns."""
+        """Pandera refuses a frame with other columns, such as ``offset``."""
 
         strict = True
 
@@ -125,7 +125,7 @@ def notice(rejected: pl.DataFrame, kept: str = "") -> list[str]:
 
 
 def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
-    """Return an error message if too many rows are quarantined, else None.
+    """Return a message if too large a share of the rows is quarantined, else None.
 
     Args:
         reasons: for each kind of fault (see `KINDS`), the number of rows that are quarantined for it.

@@ -146,11 +146,10 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return each series' scale by its id: its standard deviation plus 1e-10 of its largest absolute value.
+    """Return by series id the number that differences of forecasts are divided by before they are compared.
 
-    A largest absolute value below 1 counts as 1. The scale of a series without values is 1.
-
-    Tests divide differences of forecasts by this scale.
+    This scale is the standard deviation of the series plus 1e-10 of its largest absolute value. A largest
+    absolute value below 1 counts as 1. The scale of a series without values is 1.
 
     Because of the second term, a tolerance of 1e-5 scales is larger than the float64 rounding of the level.
     """

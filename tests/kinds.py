@@ -7,7 +7,7 @@ import numpy as np
 from forecaster.arrays import Floats
 
 MOVING = ("noise", "day", "heavy_tails", "walk", "drift", "bursts", "counts", "steps", "solar", "shop")
-"""Kinds with a random value in every window, so that the configured number of alarms can be reached."""
+"""Kinds that change so often that they must raise at least two thirds of the configured number of alarms."""
 
 
 def kinds(windows: int, seed: int = 0) -> dict[str, Floats]:

@@ -80,7 +80,7 @@ class LogOutputs:
     Attributes:
         output: the output folder.
         counts: the counts of the job.
-        scale: the scale of each series.
+        scale: by series, the number by which differences of forecasts are divided; see `fleets.scales`.
     """
 
     output: Location
@@ -107,7 +107,7 @@ def half_of(log: Log) -> int:
 
 
 def small_log(windows: int = 20, every: int = 22) -> tuple[Log, dict[str, float]]:
-    """Return a log of four series with windows of half a day, and the scale of each series.
+    """Return a log of four series with windows of half a day, and `fleets.scales` of the series.
 
     Args:
         windows: number of windows.

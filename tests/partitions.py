@@ -65,7 +65,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Logs:
-    """The logs of all partitions that a job reads, and the scale of each series, to compare forecasts."""
+    """The logs of all partitions that a job reads, and `fleets.scales` of the series for comparisons."""
 
     parts: tuple[Log, ...]
     scale: dict[str, float]
@@ -76,7 +76,7 @@ class Logs:
         return tuple(log.partition for log in self.parts)
 
     def scale_of_sums(self) -> dict[str, float]:
-        """Return the scale of each series for the aggregate "sum": sums of rows change more than means."""
+        """Return `fleets.scales` of the sums of windows, for the aggregate "sum", as sums vary more."""
         rows = pl.concat([log.rows for log in self.parts]).drop("offset")
         sums = aggregate(rows, WindowConfig(freq=str(HALF_A_DAY), aggregate="sum")).windows
         return {**self.scale, **scales(sums)}

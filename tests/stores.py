@@ -91,7 +91,10 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, except names that begin with one of ``but``."""
+    """Return the objects under a prefix of a store in memory, except paths that begin with one of ``but``.
+
+    The paths are relative to the prefix.
+    """
     import fsspec
 
     prefix = _key(place)

@@ -246,7 +246,7 @@ class Component(Protocol):
         """The names of the block's fields that `step` fills or changes."""
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the dtype and shape of each of the component's arrays, by name."""
+        """Return, by name, the dtype and shape of each array; the shape leaves out the axis of series."""
 
     def init(self, series: int) -> Arrays:
         """Return the initial arrays, for series that have no value yet."""

@@ -150,9 +150,10 @@ def _dense(
     np.maximum.at(lengths, column, row + 1)
     shape = (int(lengths.max()), len(ids), len(channels))
     if np.prod(shape, dtype=float) * 8 > _LARGEST_BYTES:
+        remedy = "a longer freq, or fewer series or channels" if is_per_step else "fewer series or channels"
         raise DataError(
             f"{shape[1]} series of up to {shape[0]} steps and {shape[2]} channels need more than "
-            f"{_LARGEST_BYTES >> 30} GiB: give a longer freq, or fewer series"
+            f"{_LARGEST_BYTES >> 30} GiB: give {remedy}"
         )
     values = np.full(shape, np.nan)
     for c, channel in enumerate(channels):

@@ -86,7 +86,7 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return, by name, a column for each metric that compares runs; null for a run without the metric."""
+    """Return, by name, a column for each metric that `_is_compared` selects; null if a run lacks it."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 

@@ -45,7 +45,7 @@ __all__ = ["Promotion", "Registry", "Run", "Version", "ui_command", "ui_environm
 
 
 class Registry:
-    """A store of training runs and model versions.
+    """Reads and writes training runs and model versions in MLflow.
 
     The first run that starts in a store creates it. Reading from a store that does not exist raises an error.
 

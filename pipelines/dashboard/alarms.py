@@ -103,7 +103,7 @@ def _in_reading_order(newest_first: list[ForecastFile]) -> Iterator[ForecastFile
 
 
 class _FileAlarms(NamedTuple):
-    """The alarms in one forecast file and, if it is a file of revised forecasts, the revision of each.
+    """The alarms in one forecast file; of a file of revised forecasts, also the revisions of all forecasts.
 
     Attributes:
         cost: number of rows that one call of `AlarmReader.read` may read less after this file.

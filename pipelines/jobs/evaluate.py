@@ -46,11 +46,11 @@ _UNIT = "in seasonal naive's own error (MASE) on each series' rows"
 
 @dataclass(frozen=True)
 class FolderEvaluation:
-    """The result of an evaluation of stored forecasts: scores, errors and observations.
+    """The result of an evaluation of stored forecasts: scores, forecasts with actuals, observations.
 
     Attributes:
         scores: scores by model and horizon (``schemas.scores``), with the baselines last.
-        errors: errors by model, see `forecaster.evaluation.scores.errors`.
+        errors: forecasts joined with their actuals, by model; see `forecaster.evaluation.scores.errors`.
         comparisons: the errors and scores of each model beside the baselines.
         versions: model version by label.
         observations: the observations that the forecasts were compared with.

@@ -28,7 +28,7 @@ def time_of(option: str, text: str) -> datetime:
 
 
 def address_or(other: str) -> AfterValidator:
-    """Return a validator of a setting that accepts HOST:PORT or the text ``other``."""
+    """Return a validator that accepts HOST:PORT or the text ``other``."""
 
     def checked(text: str) -> str:
         if text != other and not _ADDRESS.fullmatch(text):

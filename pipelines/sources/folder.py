@@ -155,7 +155,8 @@ class _Watch:
         if not self.ready:
             self._find_new_files()
         while self.ready:
-            # Remove a file from the queue only after it was read. If reading fails, the file is read again.
+            # Remove a file from the queue only after `_new_batches` has returned: if it raises an error, the
+            # file is read again.
             batches = self._new_batches(self.ready[0])
             self.ready.popleft()
             if batches is not None:

@@ -175,7 +175,7 @@ class FolderManifest:
             raise DataError(f"{self.path}: {_reason(error)}: {_FIX}") from None
 
     def add(self, entry: Entry) -> None:
-        """Append an entry to the manifest, and wait until it is on the disk.
+        """Append an entry to the manifest, and wait until it survives a loss of power.
 
         Raises:
             OutputError: the manifest cannot be written.

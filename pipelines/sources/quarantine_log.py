@@ -192,7 +192,7 @@ class QuarantineLog:
         self.partition, self.first, self.again, self.closing = partition, first, again, closing
 
     def begin(self, reached: Positions) -> Positions:
-        """Return ``reached``; if it lacks the replay's partition, add the partition at its first row."""
+        """Return the positions ``reached``; if they lack this log's partition, add it at its first row."""
         return {**reached, self.partition: reached.get(self.partition, Position(self.first))}
 
     def step(self, places: Positions) -> Step[Positions] | None:

@@ -162,7 +162,7 @@ class Stream:
         return min(closed) if len(closed) == SHARDS else 0
 
     def await_window(self, after_us: int) -> int:
-        """Wait until `through_us` is later than ``after_us``, and return it."""
+        """Wait until every shard has closed a window that ends after ``after_us``; return `through_us`."""
         until_s = time.monotonic() + _LIMIT_S
         while (through_us := self.through_us()) <= after_us:
             if self.failed:

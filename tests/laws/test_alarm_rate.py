@@ -51,7 +51,7 @@ def test_no_series_raises_many_more_alarms_than_configured(
 
 
 @pytest.mark.parametrize("kind", MOVING)
-def test_each_changing_series_raises_most_of_the_configured_alarms(
+def test_each_moving_kind_raises_most_of_the_configured_alarms(
     detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
     assert np.nansum(detected[kind][1]) >= EXPECTED_ALARMS / 1.5

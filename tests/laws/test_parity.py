@@ -1,4 +1,4 @@
-"""Law: every job over the same file issues the same forecasts, within 1e-5 of the scale of a series.
+"""Law: every job over the same file issues the same forecasts, within 1e-5 of `fleets.scales`.
 
 The job may be a backfill or a stream, and may run in process or on Prism.
 """
@@ -57,7 +57,7 @@ class JobsOfFile(NamedTuple):
     others: dict[str, Outputs]
 
     def scale(self) -> dict[str, float]:
-        """Return the scale of each series, computed from the rows."""
+        """Return the scale of each series (see `tests.fleets.scales`), computed from the rows."""
         good, _ = observations.validate(self.raw)
         config = self.model.window_config
         return scales(aggregate(good, config).windows, config.empty)

@@ -74,7 +74,7 @@ def in_time(logs: Logs, late: Ran) -> Logs:
 
 
 def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, float]:
-    """Return the scale of each series: the larger of its scale in ``logs`` and the scale of its windows.
+    """Return for each series the larger of its `fleets.scales` in ``logs`` and of its windows.
 
     The rows that a run leaves out count too: a series of one value would have no scale.
     """

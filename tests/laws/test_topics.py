@@ -41,7 +41,7 @@ from tests.topics import Topic, values_of
 
 @st.composite
 def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
-    """Generate a topic, the scale of each series, and the first window.
+    """Generate a topic, the scale of each series (see `tests.fleets.scales`), and the first window.
 
     The topic has four partitions of uneven length, with late rows and invalid messages. With ``keyed``, each
     series has one partition, and every shard has at least one partition from the start.

@@ -257,7 +257,7 @@ def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Tra
 
 @pytest.mark.parametrize("power", [-50, 50])
 @pytest.mark.parametrize("linear", [True, False])
-def test_network_weights_do_not_depend_on_the_unit_of_values(power: int, linear: bool) -> None:
+def test_multiplying_all_values_does_not_change_trained_network_weights(power: int, linear: bool) -> None:
     values, heat, factor = kinds(0), kinds(1), 2.0**power
     one = trained_on(values, heat, 1.0, linear)
     other = trained_on(factor * values, factor * heat, factor, linear)

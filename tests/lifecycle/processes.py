@@ -102,7 +102,7 @@ class Stream:
         return (self._folder / "stream.log").read_text()
 
     def latency(self) -> Histogram:
-        """Return the latencies of all batches so far."""
+        """Return the histogram of the batch latencies that all shards have recorded so far."""
         return self._numbers().latency
 
     def _numbers(self) -> numbers.JobNumbers:

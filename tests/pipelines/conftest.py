@@ -52,7 +52,7 @@ def pictures(_empty_pictures: None) -> Iterator[None]:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the runs of one test log empty files as pictures, in a module that uses the fixture `pictures`."""
+    """Let the runs of one test log empty files as pictures, even if its module uses `pictures`."""
     monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", _EmptyCanvas)
 
 

@@ -25,7 +25,7 @@ _CACHED_NUMBERS = 65_536  # the inverse is updated in parts of about this many n
 _AT_ONCE, _FEW = 16, 8_192
 # A forecast's distance from the last value is clipped to a limit, before the season's shape is added.
 # The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
-# Here, the distance of a lagged value is the result of `_limited_distances`, which shrinks large distances.
+# This largest distance is a result of `_limited_distances`, which shrinks large distances.
 _ROOM = 2.0
 # The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
 _LEARNED_AT_ONCE = 2_500

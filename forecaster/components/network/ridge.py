@@ -33,7 +33,8 @@ OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
 # A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
-# `regressors` computes `_LAGS` lags at once (more with few columns), so its scratch array fits, too.
+# `regressors` computes `_LAGS` lags at once (more with few columns), so its scratch array also fits into
+# the cache.
 _COLUMNS, _LAGS = 512, 42
 
 

@@ -138,10 +138,9 @@ class Decisions:
         return self._schemas.get(number)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """Return a function that looks up the stored watermark at each of the given offsets.
+        """Return a function that maps each given offset to the last watermark stored at or before the offset.
 
-        A watermark is stored with the first offset at which it holds. An offset before the first stored
-        watermark has `NEVER`.
+        The function returns `NEVER` for an offset before the first stored watermark.
         """
         found = self._of(partition)
         values, at = np.array([NEVER, *found.watermarks], np.int64), np.array(found.offsets, np.int64)

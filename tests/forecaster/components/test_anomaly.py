@@ -88,7 +88,7 @@ def test_p_values_below_p_have_share_p_or_less() -> None:
 
 
 @given(seen=st.integers(1, 400), far=st.sampled_from([3.0, 1e6, 1e300]))
-def test_no_p_value_is_below_1_divided_by_the_number_of_windows(seen: int, far: float) -> None:
+def test_nth_p_value_is_at_least_1_over_n(seen: int, far: float) -> None:
     values = np.random.default_rng(seen).normal(size=(seen + 2, 1))
     values[-1] = far
     p_value = step_anomaly(values).out.anomaly[0, -1, 0, 0]
@@ -133,7 +133,7 @@ def test_a_lasting_anomaly_raises_one_alarm() -> None:
 
 @pytest.mark.parametrize("alarms_per_week", [1.0, 0.5])
 def test_the_alarm_budget_grows_by_the_alarm_rate_per_window(alarms_per_week: float) -> None:
-    """The budget is the number of alarms that may still be raised."""
+    """The budget is the number of alarms wanted so far minus the number raised; here, none is raised."""
     rate, windows = alarms_per_week / 604_800, 3000
     block = block_of(np.random.default_rng(9).normal(size=(windows, 1)))
     block.out.forecast[:] = np.array([-1.645, 0.0, 1.645])[:, None, None, None]
@@ -144,7 +144,7 @@ def test_the_alarm_budget_grows_by_the_alarm_rate_per_window(alarms_per_week: fl
     assert raised == 0
 
 
-def test_anomalies_do_not_depend_on_the_unit_of_values() -> None:
+def test_multiplying_values_and_forecasts_keeps_p_values_and_alarms() -> None:
     values = np.random.default_rng(10).standard_t(2, size=(2000, 1))
     base = step_anomaly(values)
     for unit in (1e-15, 1e15):

@@ -53,7 +53,8 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
 def test_each_lag_multiplies_gradient_norms_by_the_matrix_factor(factor: float) -> None:
     # The recurrent matrix is a rotation times ``factor``, and a rotation changes no norm. Each window back
-    # multiplies the gradient by the matrix, so its norm k windows before t is factor ** k times that at t.
+    # multiplies the gradient by the transposed matrix, so its norm k windows before t is factor ** k times
+    # the norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
     norms = gradient_norms(linear_network((factor * rotation).astype(np.float32)), walks(), 20)
     assert norms.shape == (21,)

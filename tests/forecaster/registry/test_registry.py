@@ -237,7 +237,7 @@ def test_a_logged_figure_that_fails_gives_a_notice(store: Registry) -> None:
         ("", "names no model"),
     ],
 )
-def test_the_error_for_an_unknown_model_suggests_alternatives(
+def test_errors_for_unresolvable_model_references_give_a_hint(
     store: Registry, second_run: str, ref: str, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message) as caught:

@@ -1,4 +1,4 @@
-"""Tests of `aggregate`, which aggregates the rows of each series and window to one value."""
+"""Tests of windows: their bounds, their values (`aggregate`), and the class `Windows` of many series."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_the_assumption_of_utc_is_reported_once(tmp_path: Path, model: Path) -> 
 
 
 @pytest.mark.prism
-def test_with_another_model_a_stream_reports_rewarmed_series(
+def test_a_stream_reports_series_rewarmed_from_another_models_state(
     tmp_path: Path, series: Path, model: Path, trained: tuple[str, dict[str, Any]]
 ) -> None:
     statecast("backfill", series, "-m", model, "-o", "a", "--end", "2013-01-03", cwd=tmp_path)

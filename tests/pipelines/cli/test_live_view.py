@@ -94,7 +94,7 @@ def test_the_live_view_shows_counts_rates_and_latencies() -> None:
     assert rendered(view).splitlines()[0].endswith("stream 1:02:03")
 
 
-def test_live_view_shows_labels_dim_and_problem_counts_yellow() -> None:
+def test_live_view_shows_labels_dim_and_nonzero_problem_counts_yellow() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
     view.take(job_numbers())
     console = Console(file=io.StringIO(), width=100)

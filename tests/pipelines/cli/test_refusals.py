@@ -256,7 +256,7 @@ def test_invalid_commands_are_refused_in_one_line(
     assert exit_code == code
 
 
-def test_the_error_for_an_unknown_model_names_the_existing_models(
+def test_unknown_models_versions_aliases_and_runs_are_refused(
     working_folder: WorkingFolder, trained: tuple[str, dict[str, Any]]
 ) -> None:
     store = f"--tracking-uri {trained[0]}"

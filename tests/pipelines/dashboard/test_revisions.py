@@ -96,7 +96,7 @@ def test_the_dashboard_shows_an_alarm_that_only_the_newest_revision_has(output: 
     assert assert_shows_newest(output) == before + 1
 
 
-def test_an_open_page_shows_the_alarms_of_new_revisions(output: Path) -> None:
+def test_an_open_page_follows_added_and_overwritten_revision_files(output: Path) -> None:
     view = OutputView(output)
     before = view.fleet()["alarms"]["total"]
     revise(output, 1, alarm=False)

@@ -74,7 +74,7 @@ def test_coverage_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     assert alert["closed_at"] == "1970-01-05T14:00:00+00:00"
 
 
-def test_a_forecast_error_above_its_band_sends_an_alert(tmp_path: Path) -> None:
+def test_a_mean_error_above_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="error", band=[0, 1.5]))
     watched.watch.take(numbers(100, 100, absolute=100))
     watched.watch.take(numbers(110, 110, absolute=120))

@@ -66,7 +66,9 @@ def test_a_backtest_uses_actual_0_for_windows_without_events() -> None:
     assert_frame_equal(scores.sort(order), other.comparison.scores.sort(order), rel_tol=1e-5)
 
 
-def test_an_evaluation_of_event_counts_scores_windows_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_folders_with_empty_zero_scores_windows_without_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _, forecasts = advance(EVENTS, EVENTS.initial_state(), events())
     first = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=SPLIT + 1)
     issued = forecasts.frame().filter(pl.col("issued_at") >= first)

@@ -75,14 +75,17 @@ class FakeAlias(RegisteredAlias):
 
 @dataclass(frozen=True)
 class GatedSource(LogSource):
-    """A source that returns no batch from offset ``gate`` on until ``is_open`` returns True."""
+    """A source that returns no batch from offset ``gate`` on until ``is_open`` returns True.
+
+    It waits until ``until_s`` at the latest, so that a test fails instead of waiting for ever.
+    """
 
     gate: int = 0
     is_open: Callable[[], bool] = lambda: True
+    until_s: float = field(default_factory=lambda: time.monotonic() + PATIENCE_S)
 
     def step(self, offset: int) -> Step[int] | None:
-        given_up_s = time.monotonic() + PATIENCE_S
-        if offset >= self.gate and not self.is_open() and time.monotonic() < given_up_s:
+        if offset >= self.gate and not self.is_open() and time.monotonic() < self.until_s:
             return Step((), offset, 0.01)
         return super().step(offset)
 

@@ -23,13 +23,18 @@ def test_the_found_prism_has_beams_version_or_no_version() -> None:
     assert prism_version(binary) in (prism_binary.beam_version(), None)
 
 
-def test_prism_in_the_cache_is_preferred_to_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prism_is_found_by_variable_then_cache_then_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     write_script(tmp_path / "bin" / "prism", current_prism())
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert find_prism() == tmp_path / "bin" / "prism"
     write_script(cached_prism(), current_prism())
     assert find_prism() == cached_prism()
+    write_script(tmp_path / "named", current_prism())
+    monkeypatch.setenv("STATECAST_PRISM", str(tmp_path / "named"))
+    assert find_prism() == tmp_path / "named"
 
 
 @pytest.mark.parametrize("body", ["exit 0", f"# mod\tgithub.com/apache/beam/sdks/v2\tv{BEAM}\th1:x"])

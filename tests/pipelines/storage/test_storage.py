@@ -241,7 +241,7 @@ def test_an_owner_suspended_after_its_check_overwrites_no_file(s3: Remote, exist
     assert path.read_bytes() == b"successor"
 
 
-def test_an_owner_overwrites_a_later_write_of_another_owner(s3: Remote) -> None:
+def test_an_owner_writes_despite_foreign_changes_to_its_file(s3: Remote) -> None:
     owner = OwnedFile(s3 / "mark")
     assert owner.write(partial(write_to, data=b"one"), lambda: True)
     (s3 / "mark").write_bytes(b"earlier owner")

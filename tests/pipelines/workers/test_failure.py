@@ -38,7 +38,7 @@ def test_non_statecast_worker_errors_report_the_last_traceback_line(tmp_path: Pa
 
 def test_a_raised_statecast_error_outranks_a_stored_worker_error(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
-        raise DataError("error of a worker")
+        raise DataError("stored by a worker")
     error = OutputError("raised here")
     assert error_to_report(tmp_path, error) is error
 
