@@ -97,7 +97,7 @@ def all_logs(
     series: int = 5,
     windows: int = 24,
 ) -> Logs:
-    """Generate logs with every kind of row: disordered, late, repeated, corrected, far ahead, or invalid.
+    """Generate logs of rows that may be disordered, late, repeated, corrected, far ahead, or invalid.
 
     The windows are half a day long, as in `SHORT_WEEK`. A repeated row may be in another partition than
     the first row.
@@ -135,7 +135,7 @@ def _log(
     end_us: int,
     rng: np.random.Generator,
 ) -> Log:
-    """Return a log of ``rows`` with random delays, with invalid rows, and with rows outside the time range.
+    """Return a log of ``rows`` with random delays, invalid rows, and rows outside the job's time bounds.
 
     A delay is at most ``delay_us``, which may be longer than the lateness.
     """

@@ -74,7 +74,7 @@ def test_the_kubernetes_pod_of_flink_task_managers_is_valid() -> None:
 @pytest.mark.parametrize(
     "text", [(DEPLOY / name).read_text() for name in ("compose.yaml", "kubernetes.yaml")]
 )
-def test_deployed_flink_has_the_pinned_version_and_beam_java_options(text: str) -> None:
+def test_deploy_files_pin_flink_version_and_set_beam_java_options(text: str) -> None:
     assert f"flink:{versions()['flink.version']}-" in text
     assert all(option in text for option in JAVA_OPEN_OPTIONS)
     assert "classloader.resolve-order: parent-first" in text
@@ -86,7 +86,7 @@ def test_no_flink_property_value_in_compose_contains_a_space() -> None:
     assert all(len(line.split()) == 2 for line in lines)
 
 
-def test_the_docker_image_creates_the_folders_of_all_volumes() -> None:
+def test_the_docker_image_creates_the_folders_of_its_volumes() -> None:
     made = re.findall(r"install -d -o statecast -g statecast (.+)", (DEPLOY / "Dockerfile").read_text())
     ours = [service for service in compose()["services"].values() if service["image"] == "statecast"]
     volumes = {volume.partition(":")[2] for service in ours for volume in service["volumes"]}

@@ -14,7 +14,7 @@ from benchmarks.fairness import Job, JobError, run_jobs
 
 
 def job(folder: Path, name: str, program: str) -> Job:
-    """Return a job that runs the code ``program`` with Python and writes its output to ``name``.log."""
+    """Return a job that runs the Python code ``program`` and writes its output to ``name``.log."""
     return Job(name, (sys.executable, "-c", program), folder / f"{name}.log")
 
 

@@ -96,7 +96,7 @@ def test_a_stream_waits_for_a_broker_that_is_down(
     assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
 
 
-def test_kafka_source_begins_at_start_and_refuses_unknown_offsets(
+def test_kafka_source_uses_start_setting_and_refuses_nonexistent_offsets(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     before = datetime.now(UTC) - timedelta(hours=1)

@@ -1,6 +1,8 @@
-"""Write the files of this folder with the tools that people use: pandas, openpyxl, XlsxWriter, PostgreSQL.
+"""Write the data files of this folder, most of them with pandas, openpyxl, XlsxWriter and PostgreSQL.
 
-Every file holds the rows of `FRAME`: two series with 40 hours each. Run it again after a change of the rows:
+The files hold the rows of `FRAME`: two series with 40 hours each. One value is missing in
+pandas_missing.csv, and the files of PostgreSQL have one more row. Run this script again after a change of
+the rows:
 
     pip install openpyxl xlsxwriter && python tests/data/write_files.py 'host=/tmp/pg user=postgres'
 

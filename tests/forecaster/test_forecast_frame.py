@@ -50,7 +50,7 @@ def test_each_series_is_forecast_from_its_last_observed_window(length: int, ends
         )
 
 
-def test_flat_gives_each_row_its_window_start_as_timestamp() -> None:
+def test_flat_frames_have_the_forecast_window_start_as_timestamp() -> None:
     """In a flat frame, each row is the forecast for one horizon."""
     freq = Frequency.parse("1mo")
     nested = pl.DataFrame(
@@ -70,7 +70,7 @@ def test_flat_gives_each_row_its_window_start_as_timestamp() -> None:
     assert found["forecast"].to_list() == [2.0, 2.0]
 
 
-def test_forecast_trains_a_model_on_the_frame_and_forecasts_it() -> None:
+def test_forecast_trains_on_a_frame_and_forecasts_its_series() -> None:
     begin = datetime(2024, 1, 1, tzinfo=UTC)
     frame = pl.DataFrame(
         {
@@ -89,7 +89,7 @@ def test_forecast_trains_a_model_on_the_frame_and_forecasts_it() -> None:
     assert np.abs(found["forecast"].to_numpy() - expected).max() < 1.5
 
 
-def test_the_backtest_scores_a_model_trained_without_backtest_windows() -> None:
+def test_the_backtest_scores_the_model_from_before_the_refit() -> None:
     windows, training = waves(200, (200, 200)), TrainingConfig(epochs=1, segment=16)
     found = train_and_forecast(windows, WindowConfig(), TINY, training)
     trained = train(windows, TINY, training)

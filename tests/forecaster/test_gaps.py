@@ -162,7 +162,7 @@ def test_training_splits_series_at_gaps_longer_than_max_gap() -> None:
         np.testing.assert_array_equal(batch.ahead[: stop - first, column], alone.ahead[:, 0])
 
 
-def test_one_row_in_1900_keeps_training_under_20_seconds() -> None:
+def test_a_row_dated_1900_does_not_make_training_slow() -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(1, 2), ring=48)
     training = TrainingConfig(epochs=1, segment=48)
     rows, began_s = with_one_row_in_1900(hourly()), time.process_time()

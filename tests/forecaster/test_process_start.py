@@ -19,12 +19,12 @@ def test_is_running_does_not_depend_on_the_system_clock(monkeypatch: pytest.Monk
     assert is_running(os.getpid(), started)
 
 
-def test_a_later_process_with_the_same_id_is_another_process() -> None:
+def test_is_running_returns_false_for_a_reused_process_id() -> None:
     started = started_s(os.getpid())
     assert started is not None
     assert not is_running(os.getpid(), started - 60)
 
 
-def test_an_id_without_a_process_is_not_running() -> None:
+def test_a_process_id_without_a_process_is_not_running() -> None:
     assert started_s(4194303) is None
     assert not is_running(4194303, 1.0)

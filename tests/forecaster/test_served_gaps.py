@@ -28,7 +28,7 @@ def points(answer: pl.DataFrame) -> pl.Series:
 
 
 @pytest.mark.parametrize("missing", [3, 4])
-def test_serving_restarts_series_after_the_same_gap_as_jobs(missing: int) -> None:
+def test_serving_and_jobs_restart_series_after_equal_gaps(missing: int) -> None:
     """With max_gap = 3, a job continues a series after 3 missing windows, and begins it anew after 4."""
     rows = history().filter(pl.col("series_id") == "a").filter(~pl.int_range(40).is_between(20, 19 + missing))
     ends_us = int(rows["timestamp"].to_physical()[-1]) + HOUR_US
@@ -60,7 +60,7 @@ def joined_state(behind: int) -> str:
     return base64.b64encode(State.join(parts).to_bytes()).decode()
 
 
-def test_only_states_with_series_within_max_gap_are_continued() -> None:
+def test_serving_refuses_series_states_more_than_max_gap_apart() -> None:
     rest = history().filter(HOUR >= 30)
     answer = ServedForecaster(MODEL).predict(rest, {"state": joined_state(3)})
     whole = history().filter((pl.col("series_id") == "a") | ~HOUR.is_between(27, 29))

@@ -83,7 +83,7 @@ def test_serving_refuses_a_state_that_the_model_cannot_use() -> None:
         assert "\n" not in str(error.value)
 
 
-def test_nan_forecasts_without_a_state_raise_a_model_error() -> None:
+def test_predicting_with_nan_weights_raises_a_model_error() -> None:
     broken = forecaster()
     with torch.no_grad():
         for weight in broken.network.parameters():

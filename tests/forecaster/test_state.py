@@ -83,7 +83,7 @@ def test_state_frame_has_datetime_clock_and_lists_for_arrays() -> None:
 
 
 @given(state=states(), data=st.data())
-def test_putting_series_back_into_a_state_restores_the_state(state: State, data: st.DataObject) -> None:
+def test_putting_taken_series_back_leaves_a_state_unchanged(state: State, data: st.DataObject) -> None:
     index = np.array(data.draw(st.permutations(range(len(state)))), np.int64)
     index = index[: data.draw(st.integers(0, len(state)))]
     part = state.take(index)

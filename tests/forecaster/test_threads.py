@@ -26,7 +26,7 @@ def test_nested_compute_threads_restore_the_outer_thread_count() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_overlapping_compute_threads_blocks_restore_the_original_thread_count() -> None:
+def test_overlapping_uses_of_compute_threads_restore_the_thread_count() -> None:
     before = torch.get_num_threads()
     first, second = ExitStack(), ExitStack()
     first.enter_context(compute_threads(before + 1))

@@ -39,7 +39,7 @@ RETURNS_TWICE = Windows(
 )
 
 
-def test_the_model_of_these_tests_has_every_expert() -> None:
+def test_the_short_week_model_has_every_expert() -> None:
     assert {*EXPERTS} < {*forecaster(**SHORT_WEEK).members}
 
 
@@ -161,7 +161,8 @@ def test_a_gap_of_years_is_not_stepped_window_by_window(windows_per_step: int) -
     )
     closed = [block.start for block in ran.forecasts if block is not None]
     assert len(closed) <= 2 + 2 * 6
-    # `cold_starts` counts returns of retired series; after a gap of years, series a counts as new instead.
+    # `cold_starts` counts returns of retired series that are not forgotten. Series a is forgotten in the
+    # gap of years, so it counts as new.
     assert ran.counts.cold_starts == 0
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5

@@ -93,7 +93,8 @@ def fold_with_kills(
             left -= 1
             opened[number], output = step
             disks[number].write(output)
-            if chance.random() < often and run_number < kills:  # no run needs a snapshot of the last run
+            # Write no snapshot in the last run, because no later run would restore it.
+            if chance.random() < often and run_number < kills:
                 disks[number].snapshot = opened[number].copy()
     return Ran(
         opened,
@@ -123,7 +124,7 @@ def test_a_killed_and_resumed_job_writes_every_output_once(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # prefixes of paths that do not influence a resumed run
 
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Law: a stream that writes to an object store can be killed at any request and resumed without loss."""
+"""Law: a stream can be killed at any change to its object store and resumed without loss."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
     kills=st.lists(st.tuples(st.integers(0, 150), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),
 )
-def test_a_stream_killed_at_any_request_resumes_without_loss(
+def test_a_stream_killed_at_store_changes_resumes_without_loss(
     small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int
 ) -> None:
     with tempfile.TemporaryDirectory() as name, in_memory() as store:

@@ -46,7 +46,11 @@ def value_arrays(windows: int, series: int) -> st.SearchStrategy[Floats]:
 
 
 def random_values(seed: int, windows: int, series: int) -> Floats:
-    """Return values ``[windows, series]``; a series has up to 4 magnitudes, a shape and a share of gaps."""
+    """Return random values ``[windows, series]``.
+
+    Each series has a shape, such as noise or a constant, and up to four magnitudes, one after the other.
+    Its values are missing with a probability of 0, 0.3 or 0.9.
+    """
     rng = np.random.default_rng(seed)
     values = np.empty((windows, series))
     for s in range(series):

@@ -71,7 +71,7 @@ def flat(values: Floats, begins: str) -> Floats:
 
 @settings(max_examples=2)
 @given(drawn=cases(seeds, st.sampled_from([0.0, 0.1])))
-def test_a_flat_line_raises_one_alarm_when_it_begins(drawn: list[tuple[int, float]]) -> None:
+def test_a_flat_line_raises_alarms_only_near_its_start(drawn: list[tuple[int, float]]) -> None:
     parts = []
     for seed, gaps in drawn:
         series = [

@@ -69,15 +69,15 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @settings(max_examples=8)
 @given(logs=all_logs(), shards=SHARDS, data=st.data())
-def test_two_jobs_over_one_log_match_one_job(
+def test_two_successive_jobs_over_one_log_match_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
 # Each log has only one partition. Of two duplicates in different partitions, the row with the larger offset
-# counts. The offsets of the second log begin at 0 again, so two jobs could use one row of such duplicates
-# and one job the other row.
+# counts. In the second log, the offsets begin at 0 again, so the other duplicate could have the larger
+# offset: then the two jobs would use one duplicate, and the single job the other.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @settings(max_examples=8)
 @given(

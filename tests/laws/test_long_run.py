@@ -2,8 +2,8 @@
 
 Rounding errors can grow from step to step only in least squares; the other components forget old rounding
 errors as fast as new ones appear. So the test of least squares always runs through 100,000 windows. The test
-of a forecaster with every component runs through 5,000 windows by default, and through 100,000 with
-`make long-run`.
+of a forecaster with every component except observed covariates runs through 5,000 windows by default, and
+through 100,000 with `make long-run`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def forecast_and_learn(
     return forecast, np.moveaxis(inverse, -1, 0), weights
 
 
-def test_least_squares_in_float32_agrees_with_float64(regressors: Floats) -> None:
+def test_least_squares_expert_in_float32_stays_close_to_float64(regressors: Floats) -> None:
     expert = LeastSquares("x", 1, LAGS, forget=0.999)
     short, inverse, _ = forecast_and_learn(expert, regressors, np.float32)
     reference, _, _ = forecast_and_learn(expert, regressors, np.float64)
@@ -77,7 +77,9 @@ KINDS = ("noise", "day", "heavy_tails", "walk", "counts", "steps", "shop", "on_a
 
 @dataclass
 class Chain:
-    """The outputs for ``T`` windows of a forecaster that has every component, and its last state.
+    """The outputs of a forecaster for ``T`` windows, and its last state.
+
+    The forecaster has every component except observed covariates.
 
     Attributes:
         forecast: ``[Q, T, S, N]``, divided by the mean absolute change of each series.
@@ -120,7 +122,7 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    # A larger difference could arise if only one of the two runs reset the inverse matrix of a regression.
+    # The difference could exceed this limit if only one run reset the inverse matrix of a regression.
     assert off.max() <= 1e-2
 
 

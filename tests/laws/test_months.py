@@ -83,7 +83,7 @@ def test_forecasts_are_issued_at_the_end_of_each_month(whole: Path) -> None:
     assert issued == [datetime(1970 + m // 12, m % 12 + 1, 1, tzinfo=UTC) for m in months]
 
 
-def test_streams_and_a_backfill_of_months_give_equal_forecasts(
+def test_streams_and_backfill_of_month_windows_give_equal_forecasts(
     file: Path, whole: Path, tmp_path: Path
 ) -> None:
     replay = ReplaySource((str(file),), Input(Columns()), MONTH, lateness_s=86_400, windows_per_step=7)

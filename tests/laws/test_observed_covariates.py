@@ -113,7 +113,7 @@ def test_pending_rows_keep_covariates_through_snapshot_and_resharding(shards: tu
 
 
 @given(fleet=fleets(windows=12).map(with_heat))
-def test_a_rewarmed_state_with_covariates_equals_the_state_of_a_cold_start(fleet: Windows) -> None:
+def test_a_rewarm_with_covariates_equals_stepping_from_the_start(fleet: Windows) -> None:
     old, new = (forecaster(cell, ring=20, observed=HEAT) for cell in ("lstm", "gru"))
     assume(len(fleet.values) > 2)
     now = fleet.stop - 2

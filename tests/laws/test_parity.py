@@ -1,6 +1,7 @@
-"""Law: every job over the same file issues the same forecasts, within 1e-5 of `fleets.scales`.
+"""Law: every job over the same file issues the same forecasts.
 
-The job may be a backfill or a stream, and may run in process or on Prism.
+The forecasts of two jobs differ by at most 1e-5 times the series' number in `fleets.scales`. A job may be a
+backfill or a stream, and may run in process or on Prism.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def test_each_series_is_forecast_until_the_fleets_last_window(jobs: JobsOfFile) 
     assert set(issued.iter_rows()) == expected
 
 
-def test_a_stream_of_a_watched_folder_forecasts_all_closed_windows(
+def test_streaming_a_watched_folder_issues_forecasts_after_every_closed_window(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     model, incoming, output = forecaster(), tmp_path / "in", tmp_path / "out"

@@ -38,7 +38,7 @@ from tests.stores import forecasts_written
 GERMAN = Input(Columns.model_validate({"time_format": "%d.%m.%Y %H:%M:%S%.f", "decimal": ","}))
 ISO = Input(Columns.model_validate({"decimal": ","}))
 AS_WRITTEN = Input(Columns.model_validate({"decimal": "."}))
-ALL = 200  # more windows than any fleet here has
+ALL = 200  # more windows than any fleet in this module has
 
 
 def several_rows(fleet: Windows, per_window: int) -> pl.DataFrame:
@@ -98,7 +98,7 @@ def comparable(counts: Counts) -> Counts:
     share=st.sampled_from([0.1, 0.6]),
     seed=st.integers(0, 99),
 )
-def test_a_replayed_backfill_equals_a_backfill_of_correct_rows(
+def test_backfill_with_quarantine_replays_equals_backfill_of_correct_rows(
     aggregate: str, fleet: Windows, max_gap: int, shards: int, per_window: int, share: float, seed: int
 ) -> None:
     rows = several_rows(Windows(fleet.series_ids, fleet.start // 12, fleet.values), per_window)

@@ -85,7 +85,10 @@ def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, f
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return counts without late rows: ``rows_in`` excludes them, and counts that they change are 0."""
+    """Return the counts without the rows that were too late for a repair, to compare two runs.
+
+    ``rows_in`` leaves these rows out. Counts that may depend on when rows arrive are set to 0.
+    """
     rows_in = counts.rows_in - counts.late
     return replace(counts, rows_in=rows_in, late=0, windows=0, replaced=0, repaired=0)
 
@@ -173,7 +176,7 @@ def test_repairs_apply_model_changes_again_and_revise_shadow_forecasts(
 
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 1), repair=st.integers(1, 5), data=st.data())
-def test_repairs_of_a_topic_give_the_forecasts_without_delays(
+def test_repaired_topic_forecasts_equal_forecasts_of_undelayed_rows(
     kills: int, lateness: int, repair: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed=False))
@@ -219,7 +222,7 @@ def test_a_stream_repairs_late_rows_after_a_kill_or_a_power_loss(tmp_path: Path)
 
 
 @pytest.mark.parametrize("runner", ["in-process", pytest.param("prism", marks=pytest.mark.prism)])
-def test_a_watching_stream_repairs_late_rows_in_later_files(runner: Runner, tmp_path: Path) -> None:
+def test_a_stream_of_a_watched_folder_repairs_late_rows(runner: Runner, tmp_path: Path) -> None:
     model, folder, output = forecaster(), tmp_path / "in", tmp_path / "out"
     rng = np.random.default_rng(2)
     fleet = Windows(tuple("abcdef"), START, 50 + rng.normal(size=(30, 6)).cumsum(axis=0))

@@ -95,7 +95,7 @@ def test_rolling_forecasts_do_not_depend_on_later_rows(folder: Path, t: int, nor
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 
 
-def test_rows_between_training_and_test_are_read_into_the_state(folder: Path) -> None:
+def test_rows_between_training_and_test_change_network_forecasts(folder: Path) -> None:
     one, rows = unchanged_forecasts(folder, "train")
     other = values()
     other[TRAIN_ROWS + 2] += 5.0

@@ -151,7 +151,7 @@ def test_a_rewarm_in_parts_gives_the_state_of_a_rewarm_at_once(
         state, _ = advance(old, state, fleet.between(START + start, START + stop))
         if stop < 60:
             warming.copy_values(state, START + stop - 1)
-            for _ in range(rng.integers(0, 9)):  # later calls may have no values left to step, and do nothing
+            for _ in range(rng.integers(0, 9)):  # a call does nothing if no values are left to step
                 warming.step()
     expected, found = rewarm(new, state), warming.finish(state)
     assert_same_state(expected, found)

@@ -141,7 +141,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
-    """Generate six tuples, one for each copy of `kinds`.
+    """Generate lists of six tuples of values from ``parts``, one tuple for each copy of `kinds`.
 
     The six copies are stepped together, which takes about as long as stepping one copy.
     """
@@ -188,7 +188,9 @@ def test_scaling_by_a_power_of_2_scales_forecasts_exactly(drawn: list[tuple[int,
 
 @settings(max_examples=2)
 @given(drawn=cases(seeds, st.integers(0, 30), factors))
-def test_the_unit_of_an_observed_covariate_changes_no_forecast(drawn: list[tuple[int, int, float]]) -> None:
+def test_scaling_or_shifting_an_observed_covariate_changes_no_forecast(
+    drawn: list[tuple[int, int, float]],
+) -> None:
     model = forecaster(observed=("heat",))
     copies, powers, units = zip(*drawn, strict=True)
     levels = [0.0] * len(copies)

@@ -149,9 +149,7 @@ def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("keep", ["last", "first"])
-def test_forecasts_of_corrected_files_equal_forecasts_without_duplicate_rows(
-    keep: Keep, tmp_path: Path
-) -> None:
+def test_duplicate_event_versions_in_files_do_not_change_forecasts(keep: Keep, tmp_path: Path) -> None:
     """A watched folder and a backfill read files whose later rows correct earlier values and times."""
     model, folder, rng = forecaster(layers=1), tmp_path / "in", np.random.default_rng(5)
     fleet = Windows(tuple("abcd"), START, 50 + rng.normal(size=(30, 4)).cumsum(axis=0))
@@ -203,7 +201,9 @@ def test_forecasts_of_corrected_files_equal_forecasts_without_duplicate_rows(
 
 
 @pytest.mark.parametrize(("keep", "value"), [("last", 2.0), ("first", 1.0)])
-def test_the_duplicates_setting_selects_which_row_counts(keep: Keep, value: float, tmp_path: Path) -> None:
+def test_the_duplicates_setting_selects_the_first_or_last_row(
+    keep: Keep, value: float, tmp_path: Path
+) -> None:
     path, output = tmp_path / "in.csv", tmp_path / "out"
     path.write_text("series_id,timestamp,value\n" + "".join(f"a,2013-01-01T05:00Z,{i}\n" for i in (1, 2)))
     columns = Columns(duplicates=keep)

@@ -40,7 +40,7 @@ def test_a_state_of_another_model_version_is_refused() -> None:
         advance(new, old.initial_state(), fleet)
 
 
-def test_a_shard_of_another_model_version_is_refused() -> None:
+def test_stepping_a_shard_of_another_model_version_is_refused() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     arrivals = [Arrival(rows_of(Windows(("a",), START, np.ones((3, 1)))), (START + 2) * HOUR_US)]
     shard = snapshot.from_bytes(snapshot.to_bytes(run_shards(old, arrivals, to_the_end=False).shards[0]))
@@ -90,7 +90,7 @@ def forecast_rest(model: Forecaster, output: Path, fleet: Windows) -> pl.DataFra
     return forecasts.frame()
 
 
-def test_a_job_rewarms_a_state_table_of_another_version(
+def test_a_job_rewarms_the_state_of_another_model_version(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     old, new = forecaster("lstm", ring=60), forecaster("gru", ring=60)
@@ -111,7 +111,7 @@ def test_a_job_rewarms_a_state_table_of_another_version(
     assert sorted(table.series_ids) == sorted(small_fleet.series_ids)
 
 
-def test_a_stream_with_another_model_version_rewarms_its_shards(
+def test_a_stream_rewarms_states_of_another_model_version(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     old, new = forecaster("lstm", ring=60), forecaster("gru", ring=60)

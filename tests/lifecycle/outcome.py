@@ -35,7 +35,7 @@ class Streamed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figures of a run of `tests.lifecycle`.
+    """The results of a run of `tests.lifecycle`.
 
     Attributes:
         windows_lost: closed windows of a series without a forecast.

@@ -74,7 +74,7 @@ def test_a_time_zone_unknown_to_polars_is_converted_to_utc() -> None:
     assert arrow.series_of("t", cells_).to_list() == [datetime(2023, 1, 1, tzinfo=UTC)]
 
 
-def test_invalid_utf8_chunks_of_a_text_column_become_null() -> None:
+def test_invalid_utf8_cells_of_a_chunked_column_become_null() -> None:
     bad = pa.Array.from_buffers(
         pa.string(), 1, [None, *pa.array(["x"]).buffers()[1:2], pa.py_buffer(b"\xff")]
     )

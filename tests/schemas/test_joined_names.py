@@ -22,12 +22,12 @@ def test_joined_series_ids_escape_slashes_and_need_every_name() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(*[st.text("ab/", min_size=1, max_size=3)] * 2), unique=True, max_size=10))
-def test_different_cells_give_different_series_ids(pairs: list[tuple[str, str]]) -> None:
+def test_different_pairs_of_cells_give_different_series_ids(pairs: list[tuple[str, str]]) -> None:
     parts = [pl.Series([pair[i] for pair in pairs], dtype=pl.String) for i in (0, 1)]
     assert cells.joined_names(parts).n_unique() == len(pairs)
 
 
-def test_messages_join_several_fields_into_the_series_id() -> None:
+def test_several_message_fields_are_joined_into_the_series_id() -> None:
     names = Names.of(Columns(series_id=("store", "item")), series_in_key=False)
     lines = [b'{"store":3,"item":"tea","ds":"2013-01-01","y":1}', b'{"store":3,"ds":"2013-01-01","y":1}']
     (frame,) = json_decoder(names)(Messages(lines, [None, None]))

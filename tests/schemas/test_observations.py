@@ -278,7 +278,7 @@ def test_lacks_zone_detects_times_without_time_zone(cell: Any, expected: bool) -
 
 @given(st.lists(st.sampled_from(["2013-01-01", "2013-01-01 05:00+02", "1357020000", "x", "NA"]), max_size=20))
 @settings(max_examples=30, deadline=None)
-def test_each_repeated_time_text_is_parsed_as_if_alone(texts: list[str]) -> None:
+def test_times_in_a_column_equal_individually_parsed_times(texts: list[str]) -> None:
     alone = [cells.times(pl.Series([text]))[0] for text in texts]
     column = pl.Series(texts, dtype=pl.String)
     assert cells.times(column).to_list() == alone
@@ -310,7 +310,7 @@ def test_invalid_covariates_are_quarantined_and_empty_cells_are_missing() -> Non
     assert json.loads(bad["raw"][0])["observed.heat"] == "warm"
 
 
-def test_an_observed_covariate_may_have_the_name_of_a_column() -> None:
+def test_an_observed_covariate_may_be_named_value_or_offset() -> None:
     raw = raw_rows().with_columns(pl.lit(3).alias("observed.value"), pl.lit("x").alias("observed.offset"))
     _, bad = validate(raw)
     assert bad.select("column", "reason").row(0) == ("offset", "offset 'x' is not a number")

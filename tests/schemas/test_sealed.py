@@ -18,5 +18,7 @@ from schemas.sealed import seal, unseal
         ({"parts": (1, 2)}, {"parts": [1, 2]}),
     ],
 )
-def test_sealing_makes_keys_text_and_tuples_lists(record: dict[Any, Any], expected: dict[str, Any]) -> None:
+def test_sealing_turns_keys_into_text_and_tuples_into_lists(
+    record: dict[Any, Any], expected: dict[str, Any]
+) -> None:
     assert unseal(seal(record)) == expected

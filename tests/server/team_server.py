@@ -40,7 +40,7 @@ def service_arguments() -> list[str]:
 
 
 class TeamServer:
-    """An MLflow server with the shipped settings, except for its port.
+    """An MLflow server with the shipped settings, except for its port and settings that a test changes.
 
     Attributes:
         folder: the working folder of the server.

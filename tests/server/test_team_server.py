@@ -148,7 +148,7 @@ def test_two_users_train_evaluate_and_promote_on_one_server(
 # --- kills
 
 
-def test_sync_completes_a_training_that_lost_its_mlflow_server(
+def test_sync_uploads_a_training_that_lost_its_mlflow_server(
     server: TeamServer, desk: Path, client: MlflowClient
 ) -> None:
     line = "train rows.csv -c job.toml --register survivor --epochs 60 --name survivor"

@@ -229,7 +229,7 @@ def test_components_compute_each_series_independently_of_other_series(name: str,
 
 
 @every_component
-def test_series_of_a_block_may_begin_at_different_windows(name: str, cell: str) -> None:
+def test_stepping_series_with_different_starts_together_equals_stepping_alone(name: str, cell: str) -> None:
     model, values = model_of(cell), values_with_gaps()
     lengths = np.array([WINDOWS, 3, 1, 9])
     starts = START + np.array([0, 50, 7, 2])

@@ -23,7 +23,7 @@ def counts_after(block: Block) -> list[int]:
     return [int(count) for count in own["counts"][0, 0]]
 
 
-def test_each_value_is_counted_between_the_edges_that_enclose_it() -> None:
+def test_each_value_is_counted_in_the_bucket_containing_it() -> None:
     found = counts_after(block_of([0.5, 1.0, 1.5, 9.0, 1e300, -1e300, np.nan]))
     assert found == [2, 2, 0, 0, 0, 0, 0, 0, 0, 2]
 

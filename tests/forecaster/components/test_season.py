@@ -20,7 +20,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 @pytest.mark.parametrize(
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
-def test_month_windows_have_a_yearly_season_or_season_1(months: int, season: int) -> None:
+def test_month_windows_that_divide_a_year_have_yearly_seasons(months: int, season: int) -> None:
     assert likely_season(Frequency(0, months)) == season
 
 
@@ -41,7 +41,7 @@ def test_month_windows_have_a_yearly_season_or_season_1(months: int, season: int
         (52 * 604_800, 1),
     ],
 )
-def test_the_season_of_a_frequency_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
+def test_season_is_a_day_week_year_or_one_window(freq_s: int, season: int) -> None:
     """The season is the shortest of a day, a week and 52 weeks that is at least two windows long.
 
     It is 1 window if none is so long, or if the shortest one is not a whole number of windows.
@@ -49,7 +49,7 @@ def test_the_season_of_a_frequency_is_a_day_a_week_or_a_year(freq_s: int, season
     assert likely_season(Frequency(freq_s)) == season
 
 
-def test_a_season_beyond_the_ring_or_288_becomes_1() -> None:
+def test_season_longer_than_ring_or_288_windows_becomes_1() -> None:
     assert ring_season(100_000, Frequency(60)) == 1
     assert ring_season(288, Frequency(300)) == 288
     assert ring_season(287, Frequency(300)) == 1
@@ -80,7 +80,7 @@ def test_ring_week_returns_windows_per_week_or_none(freq_s: int, ring: int, week
     assert ring_week(ring, Frequency(freq_s)) == week
 
 
-def test_windows_of_months_have_no_weekly_season() -> None:
+def test_ring_week_is_none_for_monthly_windows() -> None:
     assert ring_week(336, Frequency(0, 1)) is None
 
 
@@ -110,7 +110,7 @@ def test_the_seasonal_shape_is_learned_in_spite_of_missing_values() -> None:
     np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
 
 
-def test_a_season_of_1_has_no_arrays_and_shape_zero() -> None:
+def test_season_1_has_no_state_and_zero_seasonal_shape() -> None:
     after, block = step_through([Season(1)], block_of(np.arange(10.0)[:, None]))
     assert after["season"] == {}
     assert not block.shape.any()

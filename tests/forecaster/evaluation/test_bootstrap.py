@@ -34,14 +34,14 @@ def autoregression(weight: float, count: int, seed: int) -> Floats:
         (-0.5, 300, 4, 15.32),
     ],
 )
-def test_the_bootstrap_block_length_equals_the_result_of_the_package_arch(
+def test_the_bootstrap_block_length_rounds_the_arch_result_up(
     weight: float, count: int, seed: int, expected: float
 ) -> None:
     assert block_length(autoregression(weight, count, seed)) == np.ceil(expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 10])
-def test_bootstrap_blocks_of_constant_losses_contain_one_issue_time(count: int) -> None:
+def test_block_length_is_1_for_constant_loss_differences(count: int) -> None:
     assert block_length(np.full(count, 0.3)) == 1
 
 
@@ -66,7 +66,7 @@ def test_models_with_equal_losses_have_an_improvement_of_exactly_0(
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.floats(0.1, 10), st.integers(0, 99))
-def test_equal_loss_ratios_over_time_give_zero_width_intervals(
+def test_a_constant_loss_ratio_gives_intervals_of_zero_width(
     times: int, length: int, ratio: float, seed: int
 ) -> None:
     losses = 0.1 + np.abs(np.random.default_rng(seed).normal(size=(times, 1)))

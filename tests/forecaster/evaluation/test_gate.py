@@ -118,7 +118,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparis
 
 
 @given(comparisons(), GATES, st.data())
-def test_improving_a_passing_comparison_still_promotes_the_challenger(
+def test_gate_promotes_comparisons_better_than_a_passing_one(
     found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):
@@ -229,7 +229,7 @@ def test_a_decision_shows_the_numbers_of_every_check() -> None:
     )
 
 
-def test_coverage_is_not_checked_without_a_common_interval() -> None:
+def test_coverage_is_not_checked_if_models_share_no_interval() -> None:
     decision = decide(replace(PASSING, interval=None, coverage=None), EDGES)
     assert decision.promote
     assert "the models have no interval in common, so no coverage is checked" in decision.reasons

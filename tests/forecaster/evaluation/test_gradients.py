@@ -51,7 +51,7 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
-def test_each_lag_multiplies_gradient_norms_by_the_matrix_factor(factor: float) -> None:
+def test_each_window_back_scales_gradients_by_the_matrix_factor(factor: float) -> None:
     # The recurrent matrix is a rotation times ``factor``, and a rotation changes no norm. Each window back
     # multiplies the gradient by the transposed matrix, so its norm k windows before t is factor ** k times
     # the norm at t.
@@ -61,7 +61,7 @@ def test_each_lag_multiplies_gradient_norms_by_the_matrix_factor(factor: float) 
     np.testing.assert_allclose(norms / norms[0], factor ** np.arange(21), rtol=1e-4)
 
 
-def test_gradient_norms_follow_the_transposed_recurrent_matrix() -> None:
+def test_gradient_norms_use_the_transposed_recurrent_matrix() -> None:
     # Hidden unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone.
     # So the gradient is in unit 2 at t, in unit 1 one window before t, in unit 0 two windows before t,
     # and 0 in earlier windows.
@@ -139,7 +139,7 @@ def test_computing_gradient_norms_changes_no_weight_or_stored_gradient() -> None
     assert all(high != low for high, low in pairwise(gradient_norms(model, walks(), 3)))
 
 
-def test_the_legend_compares_gradients_of_last_and_first_lag() -> None:
+def test_gradient_figure_legend_compares_last_lag_with_first_lag() -> None:
     figure = gradient_figure(np.array([1.0, 0.5, 0.25, 0.125, 0.0]), "rnn")
     assert figure.axes[0].get_yscale() == "log"
     legend = figure.axes[0].get_legend()

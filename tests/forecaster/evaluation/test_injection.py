@@ -54,7 +54,7 @@ def test_inject_adds_anomalies_at_the_given_rate_after_the_first_rows() -> None:
     assert 4 * 90 * 0.7 < begins < 4 * 90 * 1.4
 
 
-def test_injected_flat_lines_are_constant_and_breaks_shift_the_season() -> None:
+def test_flat_lines_are_constant_and_seasonal_breaks_shift_values() -> None:
     values = daily_waves(60, series=1)
     flat, labels = inject(values, HOUR_S, np.random.default_rng(4), ["flat_line"], 10 * 86_400)
     labelled = np.flatnonzero(labels[:, 0])

@@ -132,7 +132,7 @@ def test_a_comparison_without_any_actual_is_refused() -> None:
         compare(CHAMPION, CHALLENGER, windows, FIRST)
 
 
-def test_series_are_grouped_by_demand_class_unless_classes_given(compared: PairedComparison) -> None:
+def test_the_classes_argument_overrides_grouping_by_demand_class(compared: PairedComparison) -> None:
     assert compared.series_by_class == {"intermittent": 1, "smooth": 2}
     given = compare(CHAMPION, CHALLENGER, history(), FIRST, classes=["a", "b", "a"])
     assert given.series_by_class == {"a": 2, "b": 1}

@@ -74,7 +74,7 @@ def test_point_intervals_do_not_depend_on_other_members_and_series() -> None:
         np.testing.assert_allclose(both[name][:, :, :1], first)
 
 
-def test_missing_point_forecasts_change_no_later_intervals() -> None:
+def test_windows_without_point_forecasts_do_not_affect_later_intervals() -> None:
     values, zero = noise(80)
     late = zero.copy()
     late[:30] = np.nan

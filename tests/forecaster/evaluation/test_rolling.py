@@ -93,7 +93,7 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         assert one.wql == pytest.approx(other.wql, rel=1e-5)
 
 
-def test_only_forecasts_with_value_actual_and_scale_are_scored() -> None:
+def test_scores_need_a_forecast_an_actual_and_a_scale() -> None:
     blocks = list(rolling_forecasts(MODEL, history(), SPLIT))
     scored = np.concatenate([block.is_scored for block in blocks])
     actuals = np.concatenate([block.actuals for block in blocks])
@@ -153,7 +153,7 @@ def test_normalising_uses_mean_and_deviation_of_training_rows() -> None:
     assert constant.values[:, 0].tolist() == [0.0, 0.0, 2.0]
 
 
-def test_the_setting_empty_zero_normalises_empty_windows_as_zeros() -> None:
+def test_setting_empty_to_zero_normalises_empty_windows_as_zeros() -> None:
     counts = Windows(("a",), START, np.array([[4.0], [np.nan], [2.0], [np.nan]]))
     found = normalised(counts, 2, WindowConfig(empty="zero")).values[:, 0]
     assert found.tolist() == [1.0, -1.0, 0.0, -1.0]
@@ -163,7 +163,7 @@ def test_the_setting_empty_zero_normalises_empty_windows_as_zeros() -> None:
     ("train_rows", "first", "stop", "message"),
     [(30, 20, 70, "among the 30 training rows"), (30, 40, 42, "2 test rows .* too few")],
 )
-def test_splits_with_overlapping_or_too_few_test_rows_are_refused(
+def test_split_refuses_training_overlap_and_too_few_test_rows(
     train_rows: int, first: int, stop: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

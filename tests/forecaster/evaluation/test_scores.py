@@ -118,7 +118,7 @@ def test_matching_two_frames_keeps_only_their_common_forecasts() -> None:
     assert keep_common(part, all_errors).select(keys).sort(keys).equals(part.select(keys).sort(keys))
 
 
-def test_fan_charts_show_consecutive_windows_around_the_middle_forecast() -> None:
+def test_fans_cover_consecutive_windows_around_the_middle_issue_time() -> None:
     windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
     found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", HOUR)
     assert found["series_id"].unique().to_list() == ["b"]
@@ -128,7 +128,7 @@ def test_fan_charts_show_consecutive_windows_around_the_middle_forecast() -> Non
     assert targets[-1] < 300
 
 
-def test_fan_charts_draw_two_forecasts_of_a_short_series() -> None:
+def test_fans_of_a_short_series_have_two_issue_times() -> None:
     windows = Windows(("a",), START, np.arange(5.0)[:, None])
     found = errors(forecasts_of(windows).frame(), windows, HOURLY)
     assert fans(found, "a", HOUR)["issued_at"].n_unique() == 2
@@ -166,7 +166,7 @@ def test_mae_and_pinball_of_every_baseline_are_finite(windows: Windows) -> None:
 
 
 @given(windows=fleets(series=3, windows=12))
-def test_the_setting_empty_zero_scores_empty_windows_as_zeros(windows: Windows) -> None:
+def test_setting_empty_to_zero_scores_empty_windows_as_zeros(windows: Windows) -> None:
     made = forecasts_of(windows)
     zeros = windows.values.copy()
     for s in range(zeros.shape[1]):
@@ -185,7 +185,7 @@ def test_the_setting_empty_zero_scores_empty_windows_as_zeros(windows: Windows) 
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_setting_empty_zero_scores_windows_after_the_last_row() -> None:
+def test_with_empty_zero_trailing_windows_are_scored_as_zeros() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

@@ -50,7 +50,7 @@ def test_the_skill_against_a_baseline_without_scores_is_none() -> None:
     assert skill(scores_of({"lstm": [1.0]}), "lstm", "seasonal naive") is None
 
 
-def test_the_skill_against_an_errorless_baseline_is_0() -> None:
+def test_skill_is_0_if_the_baseline_has_no_error() -> None:
     assert skill(scores_of({"lstm": [1.0], "persistence": [0.0]}), "lstm", "persistence") == 0.0
 
 
@@ -72,7 +72,7 @@ def errors_of(actuals: np.ndarray, quantiles: np.ndarray) -> pl.DataFrame:
     )
 
 
-def test_measures_of_quantiles_agree_with_a_rolling_evaluation() -> None:
+def test_distribution_measures_equal_tally_measures_of_the_same_forecasts() -> None:
     chance = np.random.default_rng(0)
     actuals = chance.normal(5, 3, size=(40, 2))
     middle = actuals + chance.normal(size=actuals.shape)
@@ -93,7 +93,7 @@ def test_measures_of_point_forecasts_omit_coverage_and_width() -> None:
     assert set(distribution_measures(frame, {})) == {"wql"}
 
 
-def test_the_table_of_series_divides_errors_by_the_scale() -> None:
+def test_the_table_per_series_divides_errors_by_scale() -> None:
     actuals = np.zeros((4, 2))
     own = errors_of(actuals, np.stack([np.full((4, 2), -1.0), np.full((4, 2), 1.0), np.full((4, 2), 2.0)]))
     naive = own.select("series_id", "issued_at", "horizon", "observed", q50=pl.lit(2.0))

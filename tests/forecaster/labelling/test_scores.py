@@ -43,7 +43,7 @@ def test_the_confusion_matrix_has_true_labels_in_rows() -> None:
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_one_score_a_week_exceeds_the_weekly_threshold() -> None:
+def test_on_average_one_score_a_week_exceeds_weekly_threshold() -> None:
     score = np.random.default_rng(0).permutation(np.linspace(0, 1, 168 * 5, dtype=np.float32))
     assert (score > scores.weekly_threshold(score, 3600)).sum() == 5
     few = score[:100]  # a week has 168 hourly scores, more than these 100

@@ -40,7 +40,7 @@ def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
     )
 
 
-def test_series_with_one_distinct_label_get_one_sequence_label() -> None:
+def test_labels_constant_within_each_series_are_per_sequence() -> None:
     frame = rows(("a", 9, "up", 2.0), ("b", 0, "down", 5.0), ("a", 1, None, 1.0), ("a", 30, "up", None))
     made = build_sequences(frame, ["x"])
     found = made.sequences
@@ -51,7 +51,7 @@ def test_series_with_one_distinct_label_get_one_sequence_label() -> None:
     np.testing.assert_array_equal(found.values[:, :, 0], [[1, 5], [2, np.nan], [np.nan, np.nan]])
 
 
-def test_labels_that_vary_within_a_series_are_per_step() -> None:
+def test_labels_varying_within_series_give_one_label_per_step() -> None:
     frame = rows(("a", 2, "ok", 1.0), ("a", 3, "bad", 2.0), ("a", 6, None, 3.0), ("b", 5, "ok", 4.0))
     found = build_sequences(frame, ["x"]).sequences
     assert found.is_per_step
@@ -99,7 +99,7 @@ def test_a_series_must_belong_to_exactly_one_part_of_the_split() -> None:
 
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=60), st.integers(0, 5))
-def test_a_stratified_split_has_training_rows_of_each_class(labels: list[int], seed: int) -> None:
+def test_a_stratified_split_has_training_sequences_of_each_class(labels: list[int], seed: int) -> None:
     array = np.array(labels)
     parts = split_stratified(array, (0.2, 0.2), seed)
     np.testing.assert_array_equal(parts == UNKNOWN, array == UNKNOWN)
@@ -119,7 +119,7 @@ def test_a_split_by_time_divides_all_series_at_the_same_times() -> None:
     assert parts[:, 1].tolist() == [VALIDATION] * 2 + [TEST] * 3 + [UNKNOWN] * 5
 
 
-def test_time_steps_that_would_need_more_than_8_gib_are_refused() -> None:
+def test_sequences_larger_than_8_gib_are_refused() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 1, "bad", 1.0), ("a", 2_000_000, "ok", 1.0))
     with pytest.raises(DataError, match="need more than 8 GiB: give a longer freq"):
         build_sequences(frame, ["x"], freq_s=1)

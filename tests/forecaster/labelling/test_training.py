@@ -63,7 +63,7 @@ def test_every_recurrent_cell_learns_to_label_sequences(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_every_cell_type_learns_spike_labels_at_any_level(cell: str) -> None:
+def test_every_cell_labels_spikes_in_series_of_different_levels(cell: str) -> None:
     sequences = spikes()
     trained = train_labeller(sequences, config(cell=cell))
     task, probabilities = trained.labeller.task, trained.labeller.probabilities(sequences)
@@ -74,7 +74,7 @@ def test_every_cell_type_learns_spike_labels_at_any_level(cell: str) -> None:
     assert raised[test & (sequences.labels == 0)].mean() < 0.03
 
 
-def test_held_out_sequences_do_not_change_labeller_weights() -> None:
+def test_labeller_weights_do_not_depend_on_test_sequences() -> None:
     sequences = waves(45)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST
@@ -90,7 +90,7 @@ def test_held_out_sequences_do_not_change_labeller_weights() -> None:
     assert first.labeller.version == second.labeller.version
 
 
-def test_steps_in_the_test_part_change_no_labeller_weight() -> None:
+def test_labeller_weights_do_not_depend_on_test_part_steps() -> None:
     sequences = spikes(400)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST
@@ -152,7 +152,7 @@ def test_unlabelled_sequences_are_in_no_part_of_the_split() -> None:
         (spikes, {"scaling": "series"}, "is only for labels of sequences"),
     ],
 )
-def test_a_channel_scaling_for_the_other_label_kind_is_refused(
+def test_a_scaling_unsuited_to_the_label_kind_is_refused(
     make: object, changes: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -166,7 +166,7 @@ def test_a_training_part_with_a_single_label_is_refused() -> None:
         train_labeller(sequences, config(), split)
 
 
-def test_class_weights_have_mean_1_and_balance_classes() -> None:
+def test_class_weights_balance_classes_with_mean_1_over_labels() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10 + [UNKNOWN] * 5)
     for balance in (0.0, 0.5, 1.0):
         weight = class_weights(labels, 3, balance)

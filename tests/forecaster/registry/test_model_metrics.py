@@ -42,7 +42,7 @@ def errors(a: int = 30, b: int = 10) -> pl.DataFrame:
     )
 
 
-def test_mlflow_metrics_equal_the_measures_of_an_evaluation() -> None:
+def test_evaluate_forecasts_logs_the_measures_of_tally_to_mlflow() -> None:
     import mlflow
 
     frame = errors(20, 20)
@@ -76,7 +76,7 @@ def test_point_forecasts_have_no_coverage() -> None:
     assert sorted(evaluate_forecasts(errors().drop("q5", "q95"), SCALE)) == ["forecast/mase", "forecast/wql"]
 
 
-def test_an_evaluation_table_without_rows_or_scales_is_refused() -> None:
+def test_evaluation_table_refuses_empty_errors_or_a_missing_scale() -> None:
     with pytest.raises(DataError, match="no forecast has an actual"):
         evaluation_table(errors().clear(), SCALE)
     with pytest.raises(DataError, match="series 'b' has no scale"):

@@ -266,7 +266,7 @@ def test_later_results_are_added_to_a_run_that_has_ended(store: Registry) -> Non
     assert [metric.key for metric in model.metrics or []] == ["test/wql"]
 
 
-def test_a_saved_forecaster_is_registered_from_its_folder(store: Registry, tmp_path: Path) -> None:
+def test_send_registers_a_saved_forecaster_from_its_folder(store: Registry, tmp_path: Path) -> None:
     forecaster(7).save(tmp_path / "saved")
     sent = store.send(tmp_path / "saved", "from a folder")
     assert str(sent.version) == "from a folder/1"
@@ -274,7 +274,7 @@ def test_a_saved_forecaster_is_registered_from_its_folder(store: Registry, tmp_p
     assert (tmp_path / "saved").exists()
 
 
-def test_sending_a_folder_without_a_run_or_model_is_refused(store: Registry, tmp_path: Path) -> None:
+def test_sending_a_folder_with_neither_run_nor_model_is_refused(store: Registry, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds neither an unsent run nor a saved model"):
         store.send(tmp_path, "unused")
 

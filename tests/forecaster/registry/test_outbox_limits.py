@@ -49,7 +49,7 @@ def test_a_full_outbox_drops_further_files(tmp_path: Path, monkeypatch: pytest.M
     assert not left_out.exists()
 
 
-def test_the_outbox_metric_limit_ignores_other_entries(
+def test_the_outbox_metric_limit_counts_only_metric_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "_MOST_POINTS", 2)

@@ -214,7 +214,7 @@ def test_overlapping_store_errors_blocks_add_only_mlflow_warning_filters() -> No
     assert all(module is not None and module.match("mlflow.client") for *_, module, _ in added)
 
 
-def test_a_logged_figure_that_fails_gives_a_notice(store: Registry) -> None:
+def test_an_error_while_making_a_figure_gives_a_notice(store: Registry) -> None:
     def broken() -> Figure:
         raise ValueError("no\nsuch glyph")
 
@@ -286,7 +286,7 @@ def test_promotion_moves_the_alias_and_returns_both_versions(store: Registry, se
     assert fresh.version.aliases == ("champion", "stable")
 
 
-def test_promote_refuses_reserved_aliases_and_run_ids_as_versions(store: Registry, second_run: str) -> None:
+def test_promote_refuses_a_run_id_and_a_reserved_alias(store: Registry, second_run: str) -> None:
     with pytest.raises(ModelError, match="not a registered version"):
         store.promote(second_run)
     with pytest.raises(ModelError, match="cannot be an alias"):

@@ -219,7 +219,7 @@ def test_a_valid_scoring_request_returns_finite_median_forecasts(ask: Post) -> N
         ("null", "timestamp", "the history: row 7: time is missing"),
     ],
 )
-def test_the_scoring_server_refuses_invalid_rows_in_one_line(
+def test_scoring_server_refuses_invalid_rows_with_one_line_messages(
     ask: Post, cell: str, column: str, message: str
 ) -> None:
     status, answer = ask(body_of(cell, column))

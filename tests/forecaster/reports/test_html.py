@@ -110,7 +110,7 @@ def test_a_report_marks_the_least_error_of_every_horizon(tmp_path: Path) -> None
     assert cells == [("best", "0.100"), (None, "0.200"), (None, "0.400"), ("best", "0.300")]
 
 
-def test_rounded_errors_equal_to_the_least_are_marked_best(tmp_path: Path) -> None:
+def test_errors_shown_equal_to_the_smallest_are_marked_best(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [0.1001], "gru": [0.1002]}))).cells
     assert cells == [("best", "0.100"), ("best", "0.100")]
 
@@ -146,7 +146,7 @@ def test_a_report_escapes_html_in_titles_and_names(tmp_path: Path) -> None:
     assert "18 series &amp; &lt;gaps&gt;" in text
 
 
-def test_a_report_without_scores_and_figures_is_valid_html(tmp_path: Path) -> None:
+def test_a_report_needs_neither_scores_nor_figures(tmp_path: Path) -> None:
     page = Page(report(tmp_path, scores({}), figures=0))
     assert {"table", "figure"}.isdisjoint(tag for tag, _ in page.elements)
 
@@ -167,7 +167,7 @@ def test_writing_a_report_again_gives_equal_text(tmp_path: Path) -> None:
     assert "<text" in text
 
 
-def test_a_report_keeps_matplotlib_settings_of_other_threads(
+def test_reports_do_not_undo_matplotlib_changes_by_other_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finalize, before = RendererSVG.finalize, rcParams["lines.linewidth"]

@@ -96,7 +96,7 @@ def test_the_loss_figure_leaves_out_a_missing_validation_loss() -> None:
     assert legend(loss_figure(history)) == ["training"]
 
 
-def test_the_calibration_figure_shows_the_share_of_actuals_by_level() -> None:
+def test_calibration_figure_shows_observed_shares_of_each_quantile_level() -> None:
     figure = calibration_figure([0.1, 0.9], [0.125, 0.85], "lstm")
     assert [text.get_text() for text in figure.axes[0].texts] == ["12.5%", "85.0%"]
     with pytest.raises(ValueError, match="1 observed shares for 2 levels"):
@@ -152,7 +152,7 @@ def test_the_latency_figure_refuses_empty_or_non_finite_latencies(latencies: lis
         latency_figure(latencies)
 
 
-def test_the_latency_figure_draws_equal_latencies() -> None:
+def test_the_latency_figure_is_drawn_if_latencies_are_equal() -> None:
     assert svg_of(latency_figure([0.0, 0.0]))
 
 

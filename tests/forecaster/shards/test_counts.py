@@ -46,7 +46,7 @@ def test_each_quarantined_row_has_one_of_the_fixed_kinds(cells: list[tuple[Any, 
     assert counts.rejected == len(rejected)
 
 
-def test_rejected_values_with_semicolons_have_one_kind_of_reason() -> None:
+def test_by_kind_counts_values_with_semicolons_as_one_kind() -> None:
     good = ("a", "2013-01-01", "1", "", None)
     _, rejected = observations.validate(raw([(*good[:2], f"{n}; {n}", "", None) for n in range(5)]))
     assert by_kind(rejected) == {"is not a number": 5}
@@ -60,7 +60,7 @@ def test_quarantined_rows_of_an_unknown_kind_count_as_other() -> None:
     assert counts.quarantined == {"message is empty": 1, "row cannot be read": 1, "other": 1}
 
 
-def test_unknown_kinds_of_fault_in_a_snapshot_count_as_other() -> None:
+def test_unknown_row_fault_kinds_in_snapshots_count_as_other() -> None:
     table = snapshot.to_arrow(Shard.cold(0, 1, forecaster().initial_state(), ()))
     key = b"statecast.shard"
     metadata = json.loads(table.schema.metadata[key])

@@ -84,7 +84,7 @@ def test_no_row_older_than_the_repair_limit_is_repaired(arrives: int, repaired: 
     assert shard.counts.missing == 0
 
 
-def test_a_late_row_replaces_an_earlier_row_of_its_time() -> None:
+def test_late_rows_replace_rows_with_equal_series_and_time() -> None:
     some = batches(12, {})
     row = some[5].rows.filter(pl.col("series_id") == "a").with_columns(value=pl.lit(99.0))
     stop = some[7].stop
@@ -114,7 +114,7 @@ def test_a_shard_keeps_two_state_copies_and_few_rows_for_repair() -> None:
         assert len(shard.history.late) == 0
 
 
-def test_repair_0_snapshots_and_all_models_lack_repair_fields() -> None:
+def test_snapshots_with_repairs_off_and_models_lack_repair_fields() -> None:
     shard, _ = run(batches(6, {4: [("a", 2)]}), repair=0)
     table = snapshot.to_arrow(shard)
     assert not [name for name in table.column_names if name in ("closed", "late") or "copy" in name]

@@ -90,7 +90,7 @@ def test_block_boundaries_do_not_depend_on_the_first_window(per_step: int) -> No
     assert ends[2] <= ends[1] <= ends[0]
 
 
-def test_late_rows_are_written_with_lateness_and_offset() -> None:
+def test_late_rows_in_the_output_have_lateness_and_offset() -> None:
     first, second = batches_of(
         [Arrival(rows_of_ones(("a",), 3), (START + 3) * HOUR_US), Arrival(rows_of_ones(("a",), 1), 0)]
     )
@@ -113,7 +113,7 @@ def test_a_batch_that_overtakes_the_preceding_batch_waits_for_it() -> None:
     assert updated.offsets == {"rows": 6}
 
 
-def test_late_rows_do_not_depend_on_the_order_of_batches() -> None:
+def test_batches_in_any_order_give_the_same_late_rows() -> None:
     model, rows = forecaster(), rows_of_ones(("a",), 3)
     first, second = batches_of([Arrival(rows[:1], 0), Arrival(rows[1:], 0)])
     watermark_us = (START + 2) * HOUR_US
@@ -182,7 +182,7 @@ def test_quarantined_rows_are_counted_by_kind() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_gap_of_years_is_stepped_only_until_retirement() -> None:
+def test_long_gaps_are_stepped_only_until_the_series_retires() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
@@ -244,7 +244,7 @@ def in_partition(name: str, value: float, start: int) -> Batch:
 
 
 @given(order=st.permutations([("p0", 9.0, 5), ("p1", 2.0, 5), ("p2", 7.0, 4)]), stop=st.integers(0, 3))
-def test_the_row_with_the_largest_offset_is_used_for_a_time(
+def test_among_rows_with_equal_time_the_largest_offset_counts(
     order: list[tuple[str, float, int]], stop: int
 ) -> None:
     """If rows of several partitions have equal offsets, the row of the last partition by name is used."""
@@ -259,7 +259,7 @@ def test_the_row_with_the_largest_offset_is_used_for_a_time(
     assert _used_value(shard, model) == 2.0
 
 
-def test_a_row_replaces_pending_rows_of_a_reread_partition() -> None:
+def test_rows_replace_handed_over_rows_of_a_reread_partition() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)

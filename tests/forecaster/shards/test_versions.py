@@ -66,33 +66,33 @@ def replaced_rows(outputs: list[Output]) -> list[tuple[str | float, ...]]:
 
 
 @pytest.mark.parametrize(("window", "arrives"), [(7, 8), (3, 8), (8, 8)])
-def test_moving_an_event_revises_forecasts_from_its_earlier_window(window: int, arrives: int) -> None:
+def test_moving_an_event_revises_forecasts_from_first_affected_window(window: int, arrives: int) -> None:
     counts, outputs = run(corrected(5, window, arrives), repair=6)
     assert revised(outputs) == [("a", w, 1) for w in range(min(5, window), 8)]
     assert (counts.used, counts.duplicates, counts.replaced, counts.repaired) == (24, 1, 1, 1)
     assert replaced_rows(outputs) == [("a 5", 99.0)]
 
 
-def test_revised_forecasts_have_the_offset_of_the_correcting_row() -> None:
+def test_revised_forecasts_have_the_offset_of_the_newer_version() -> None:
     some = corrected(5, window=8, arrives=8)
     _, outputs = run(some, repair=6)
     assert {(one.partition, one.start) for one in outputs if one.revises} == {("rows", some[8].stop - 1)}
 
 
-def test_a_version_in_an_open_window_replaces_the_row_without_a_revision() -> None:
+def test_a_second_version_replaces_the_first_in_open_windows() -> None:
     counts, outputs = run(corrected(8, 8, 8), repair=0)
     assert (counts.used, counts.duplicates, counts.replaced, counts.repaired) == (24, 1, 1, 0)
     assert replaced_rows(outputs) == [("a 8", 99.0)]
 
 
 @pytest.mark.parametrize("repair", [0, 2])
-def test_both_versions_count_if_the_older_window_is_unrepairable(repair: int) -> None:
+def test_both_versions_count_if_the_first_is_beyond_repair(repair: int) -> None:
     counts, outputs = run(corrected(5, 8, 8), repair)
     assert (counts.used, counts.duplicates, counts.late) == (25, 0, 0)
     assert not any(one.revises for one in outputs)
 
 
-def test_an_event_version_beyond_repair_only_counts_as_late() -> None:
+def test_versions_too_late_for_repair_only_count_as_late() -> None:
     counts, outputs = run(corrected(8, 3, 9), repair=3)
     assert (counts.used, counts.duplicates, counts.late) == (24, 0, 1)
     assert not any(one.revises for one in outputs)

@@ -101,7 +101,7 @@ def relative_error(model: Forecaster) -> float:
     return float(np.mean(off))
 
 
-def test_training_with_known_promotions_more_than_halves_the_error(trained_model: Forecaster) -> None:
+def test_known_promotions_more_than_halve_errors_of_training_series(trained_model: Forecaster) -> None:
     assert relative_error(trained_model) < 0.5 * relative_error(trained(SHOPS.tables(promotions=False)))
 
 
@@ -126,7 +126,7 @@ def test_known_promotions_raise_the_forecasts_of_new_series(trained_model: Forec
     assert forecasts[on_promotion].mean() > 1.6 * forecasts[~on_promotion].mean()
 
 
-def test_cold_start_issue_time_is_the_first_window_start(
+def test_a_cold_start_is_issued_when_horizon_1_begins(
     trained_model: Forecaster,
 ) -> None:
     rows = trajectory(trained_model, SHOPS.static[STORES:], FIRST, 3).frame()
@@ -135,7 +135,7 @@ def test_cold_start_issue_time_is_the_first_window_start(
     assert rows["forecast"].list.len().to_list() == [3] * NEW
 
 
-def test_cold_start_forecasts_from_one_value_equal_stream_forecasts(trained_model: Forecaster) -> None:
+def test_cold_start_forecasts_from_one_value_equal_advance_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
     own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
     model = trained_model.with_covariates(own)
@@ -149,7 +149,7 @@ def test_cold_start_forecasts_from_one_value_equal_stream_forecasts(trained_mode
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_unrolled_forecasts_equal_stream_forecasts_up_to_the_horizon(
+def test_unrolled_forecasts_equal_stream_forecasts_within_the_model_horizon(
     decoder: bool,
 ) -> None:
     """`unroll_network` forecasts beyond the horizon of the model."""
@@ -205,7 +205,7 @@ def test_to_bytes_keeps_covariate_features_but_not_covariate_values(
         forecaster().with_covariates(trained_model.covariates)
 
 
-def test_static_weights_are_finite_despite_constant_or_empty_series() -> None:
+def test_constant_or_empty_training_series_give_finite_static_weights() -> None:
     chance = np.random.default_rng(0)
     values: Floats = chance.normal(size=(40, 4)).cumsum(axis=0)
     values[:, 0], values[:, 1] = 5.0, np.nan

@@ -18,7 +18,7 @@ from tests.comparisons import assert_same_state
 from tests.fleets import START, forecaster
 
 
-def test_rewarming_keeps_the_clock_moments_and_ring_values() -> None:
+def test_rewarming_keeps_clocks_and_moments_and_ring_values() -> None:
     old, new = forecaster("lstm", ring=6), forecaster("rnn", ring=9)
     values = np.random.default_rng(0).normal(100, 5, (40, 3))
     # Series b has no values in the last 15 windows. That is longer than either ring, so its rings are empty.
@@ -57,7 +57,7 @@ def test_a_retired_series_stays_retired_after_rewarming() -> None:
     assert forecasts.cold_starts == 1
 
 
-def test_rewarming_series_stepped_to_different_windows_equals_cold_starts() -> None:
+def test_rewarming_series_of_different_lengths_equals_stepping_each_alone() -> None:
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     parts, cold = [], []
@@ -79,7 +79,7 @@ def test_rewarming_a_state_of_another_frequency_raises_an_error() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(12, 336), (336, 12)])
-def test_rewarming_recomputes_the_seasonal_scale_for_a_new_season(before: int, after: int) -> None:
+def test_rewarming_recomputes_the_seasonal_scale_for_another_season_length(before: int, after: int) -> None:
     old, new = forecaster("lstm", ring=before), forecaster("lstm", ring=after, seed=2)
     hours = np.arange(900)[:, None]
     values = 3 * np.sin(2 * np.pi * hours / 24) + np.random.default_rng(0).normal(0, 0.1, (900, 1))
@@ -108,7 +108,7 @@ def test_rewarming_relearns_least_squares_if_a_longer_ring_adds_lags() -> None:
     assert int(same.parts["least_squares"]["known"][0]) == 200
 
 
-def test_warming_series_at_different_windows_equals_rewarming() -> None:
+def test_warming_equals_rewarming_if_series_end_at_different_windows() -> None:
     """`Warming.finish` calls `rewarm` if a live series is not at the window before the model change."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
@@ -120,7 +120,7 @@ def test_warming_series_at_different_windows_equals_rewarming() -> None:
     assert_same_state(rewarm(new, state), Warming(new, START + 5).finish(state))
 
 
-def test_warming_a_state_without_a_ring_equals_rewarming() -> None:
+def test_warming_and_rewarm_give_equal_states_without_a_ring() -> None:
     config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
@@ -129,7 +129,7 @@ def test_warming_a_state_without_a_ring_equals_rewarming() -> None:
     assert_same_state(rewarm(new, state), warming.finish(state))
 
 
-def test_warming_equals_rewarming_for_a_series_that_retires_meanwhile() -> None:
+def test_warming_in_steps_equals_rewarm_for_a_retiring_series() -> None:
     old, new = forecaster("lstm", max_gap=3, ring=20), forecaster("gru", max_gap=3, ring=20)
     values = np.array([[1.0], [2.0], *[[np.nan]] * 5, [4.0]])
     fleet = Windows(("a",), START, values)

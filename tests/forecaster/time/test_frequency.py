@@ -106,7 +106,9 @@ def test_parsing_the_text_of_a_frequency_restores_the_frequency(freq: Frequency)
         ("2mo", "2mo", 2 * 2_629_746),
     ],
 )
-def test_equal_frequencies_have_one_name_and_a_nominal_length(text: str, named: str, nominal_s: int) -> None:
+def test_equal_frequencies_have_the_same_name_and_nominal_length(
+    text: str, named: str, nominal_s: int
+) -> None:
     freq = Frequency.parse(text)
     assert (str(freq), freq.nominal_s) == (named, nominal_s)
 

@@ -53,7 +53,7 @@ def test_weekly_forecasts_begin_on_the_weekday_in_the_frequency(day: str, name: 
     np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
 
 
-def test_weeks_begin_on_thursday_in_states_of_earlier_versions() -> None:
+def test_weekly_windows_of_older_states_begin_on_thursday() -> None:
     model = forecaster(freq="1w")
     state, _ = advance(model, model.initial_state(), weekly_rows("thu"))
     metadata = state.to_arrow().schema.metadata

@@ -121,7 +121,7 @@ def test_a_window_includes_its_start_and_excludes_its_end() -> None:
     assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
-def test_windows_between_omits_windows_before_and_after_its_data() -> None:
+def test_between_returns_no_windows_before_or_after_the_data() -> None:
     windows = Windows(("a",), 10, np.arange(5.0)[:, None])
     for start, stop, values in ((11, 13, [1, 2]), (0, 12, [0, 1]), (13, 99, [3, 4]), (20, 30, [])):
         part = windows.between(start, stop)
@@ -129,7 +129,7 @@ def test_windows_between_omits_windows_before_and_after_its_data() -> None:
         assert part.start == max(start, 10)
 
 
-def test_windows_refuses_values_with_fewer_columns_than_series() -> None:
+def test_windows_with_fewer_value_columns_than_series_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a column for each of the 2 series"):
         Windows(("a", "b"), 0, np.zeros((3, 1)))
 

@@ -38,9 +38,10 @@ def autoregression(windows: int = 1500, series: int = 6) -> Floats:
 
 
 def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
-    """Return the mean absolute errors of all linear experts at ``rows`` of the first batch, ``[K, N]``.
+    """Return the mean absolute error of each linear expert at each horizon in the first batch, ``[K, N]``.
 
-    K is the number of linear experts, N the number of horizons.
+    K is the number of linear experts, N the number of horizons. ``rows`` selects windows of the batch; the
+    errors, in units, are means over the forecasts of all series from these windows.
     """
     batch = made.with_linear_part(ridge, 0.0).batch(0)
     at = np.arange(len(batch))[rows]
@@ -50,17 +51,18 @@ def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
     return errors
 
 
-def test_ridge_regressions_have_smaller_errors_than_simpler_experts() -> None:
+def test_ridge_errors_are_below_last_value_and_season_errors() -> None:
     made = fleet(autoregression(), 1200)
     errors = errors_by_expert(fit_linear(made), made, slice(1200, None))
     for k in (0, 1):
-        # With the coefficients of `autoregression`, a ridge regression would have 0.87 times ``errors[2]``
-        # (the expert repeats the last season) and 0.61 times ``errors[5]`` (it repeats the last value).
+        # The error of a ridge regression with the coefficients of `autoregression` would be 0.87 times the
+        # error ``errors[2]`` of the expert that repeats the last season, and 0.61 times the error
+        # ``errors[5]`` of the expert that repeats the last value.
         assert (errors[k] < 0.93 * errors[2]).all()
         assert (errors[k] < 0.7 * errors[5]).all()
 
 
-def test_the_log_ridge_beats_both_ridges_on_relative_changes() -> None:
+def test_log_ridge_beats_other_ridges_if_logs_are_autoregressive() -> None:
     noise = np.random.default_rng(0).normal(size=(1524, 6))
     for t in range(24, len(noise)):
         noise[t] += 0.8 * noise[t - 24]

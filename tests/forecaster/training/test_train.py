@@ -41,7 +41,7 @@ def test_different_training_seeds_give_different_weights() -> None:
     assert np.abs(weights(train_briefly(seed=1)) - weights(train_briefly(seed=2))).max() > 1e-3
 
 
-def test_training_does_not_change_the_global_random_state() -> None:
+def test_training_does_not_change_the_random_state_of_torch() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -194,7 +194,7 @@ def test_the_learning_rate_is_lowest_at_the_last_step(
     assert 0.1 < early < 0.25
 
 
-def test_the_training_seed_shuffles_batches_in_each_epoch(
+def test_the_seed_determines_a_new_batch_order_each_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     batch_numbers: list[int] = []

@@ -97,7 +97,7 @@ def test_the_largest_valid_values_give_finite_weights_and_forecasts() -> None:
 
 
 @pytest.mark.parametrize("windows", [3, 40, 128])
-def test_training_runs_one_epoch_with_3_to_128_windows(windows: int) -> None:
+def test_training_succeeds_on_series_of_3_to_128_windows(windows: int) -> None:
     values = np.random.default_rng(0).normal(size=(windows, 1))
     network = NetworkConfig(hidden=4, layers=1, horizon=2, lags=(1,), ring=4)
     trained = train(Windows(("a",), 0, values), network, TrainingConfig(epochs=1))

@@ -52,7 +52,7 @@ class Bundle:
 
 @dataclass
 class EmitBundles(beam.PTransform[Any, Any]):
-    """An unbounded source that emits the rows and frames of bundles, and event-time watermarks."""
+    """An unbounded source that emits each bundle: its elements (rows or data frames), then its watermark."""
 
     bundles: Sequence[Bundle]
     folder: Path

@@ -82,7 +82,7 @@ def test_forecast_fleet_starts_from_a_state_table_in_a_store(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_later_transforms_do_not_reuse_a_replaced_state_table(
+def test_transforms_read_a_state_table_again_after_it_changes(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows, table = rows_of(observed), tmp_path / "out" / "state"
@@ -95,7 +95,7 @@ def test_later_transforms_do_not_reuse_a_replaced_state_table(
         assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_forecast_fleet_rewarms_a_state_table_of_another_model(observed: Windows, tmp_path: Path) -> None:
+def test_forecast_fleet_applies_its_model_to_another_models_states(observed: Windows, tmp_path: Path) -> None:
     rows = rows_of(observed)
     backfill(between(rows, 0, 15), tmp_path, forecaster(seed=1))
     fleet = ForecastFleet(forecaster(), state_table=tmp_path / "out" / "state")

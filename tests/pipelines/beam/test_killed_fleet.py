@@ -62,7 +62,7 @@ def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, ob
 
 
 @pytest.mark.prism
-def test_a_rerun_of_a_killed_pipeline_has_the_backfill_forecasts(
+def test_rerunning_a_killed_pipeline_gives_forecasts_of_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, inputs: Path
 ) -> None:
     output = inputs / "fleet"
@@ -78,7 +78,7 @@ def test_a_rerun_of_a_killed_pipeline_has_the_backfill_forecasts(
 
 
 @pytest.mark.prism
-def test_a_pipeline_with_a_killed_worker_ends_with_one_clear_line(
+def test_a_killed_worker_ends_the_pipeline_with_engine_lost(
     observed: Windows, backfilled: pl.DataFrame, inputs: Path
 ) -> None:
     command = ["-m", "pipelines.runners.pool", "--port=0"]

@@ -82,7 +82,7 @@ def test_paths_become_absolute_only_with_a_flink_worker_pool() -> None:
     assert with_absolute_paths(without_pool) == without_pool
 
 
-def test_beam_options_are_split_from_the_data_arguments() -> None:
+def test_beam_options_are_separated_from_the_data_arguments() -> None:
     data = ["a.csv", "--parallelism=2", "--experiments=x"]
     assert split_beam_options(data) == (["a.csv"], ("--parallelism=2", "--experiments=x"))
     assert split_beam_options(None) == (None, ())

@@ -70,7 +70,7 @@ def test_every_command_and_option_has_a_help_text(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_prints_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_option_h_prints_the_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "-h"]) == 0
     captured = capsys.readouterr()
     assert f"Usage: statecast {command}" in captured.out

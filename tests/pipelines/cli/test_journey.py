@@ -18,7 +18,7 @@ STREAMED = ("2013-01-10", "2013-01-13")  # the test streams these three days of 
 
 
 @pytest.mark.prism
-def test_a_trained_model_backfills_streams_and_is_evaluated(
+def test_backfill_stream_evaluate_and_promote_succeed_after_training(
     tmp_path: Path, series: Path, trained: tuple[str, dict[str, Any]], own_store: Path
 ) -> None:
     uri, version = f"sqlite:///{own_store}", trained[1]["version"]["model_version"]
@@ -91,7 +91,7 @@ def test_invalid_rows_are_quarantined_with_reasons_and_counted(tmp_path: Path, m
     assert reasons[9].startswith("2 cells where the header has 3")
 
 
-def test_the_assumption_of_utc_is_reported_once(tmp_path: Path, model: Path) -> None:
+def test_the_utc_assumption_for_several_files_is_reported_once(tmp_path: Path, model: Path) -> None:
     for name in ("1", "2", "3"):
         (tmp_path / f"{name}.csv").write_text("time,a,b\n2013-01-01 00:10,1,2\n2013-01-01 01:10,2,\n")
     result = statecast("backfill", "1.csv", "2.csv", "3.csv", "-m", model, "--json", cwd=tmp_path)

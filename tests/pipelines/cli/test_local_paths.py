@@ -14,7 +14,7 @@ def nested_types(annotation: Any) -> set[Any]:
     return {annotation, *(nested for part in get_args(annotation) for nested in nested_types(part))}
 
 
-def test_every_option_for_a_path_refuses_addresses_of_a_store() -> None:
+def test_every_option_for_a_local_path_refuses_store_addresses() -> None:
     checked = set()
     for name, command in (_COMMANDS | _TABLES).items():
         for option, hint in get_type_hints(command, include_extras=True).items():

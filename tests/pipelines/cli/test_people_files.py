@@ -52,7 +52,7 @@ def test_folder_names_give_the_series_id(job: Job, name: str) -> None:
     assert job.series() == {"007", "7", "12", "a b/c"}
 
 
-def test_an_unused_folder_column_is_reported(job: Job) -> None:
+def test_an_unused_column_in_a_folder_name_is_reported(job: Job) -> None:
     for month in ("2023-01", "2023-02"):
         rows = hours(30).with_columns(pl.lit("a").alias("series_id"))
         rows = rows.with_columns(pl.col("timestamp") + pl.duration(hours=30 if month[-1] == "2" else 0))
@@ -64,7 +64,7 @@ def test_an_unused_folder_column_is_reported(job: Job) -> None:
     assert line.endswith("1 more file)")
 
 
-def test_backfill_of_several_sensors_fails_without_a_series_setting(job: Job) -> None:
+def test_backfill_of_several_sensors_needs_series_id_or_layout(job: Job) -> None:
     for sensor in ("a", "b"):
         write_parquet(hours(30), job.folder / "folders" / f"sensor={sensor}" / "part-0.parquet")
         write_parquet(hours(30), job.folder / "files" / f"{sensor}.parquet")
@@ -234,7 +234,7 @@ def test_a_later_corrected_row_replaces_the_earlier_row(
     assert have_equal_forecasts(job.folder / "right", job.folder / "stream")
 
 
-def test_rows_replaced_in_the_repeated_autumn_hour_are_stored(job: Job) -> None:
+def test_replaced_rows_of_the_repeated_local_hour_are_stored(job: Job) -> None:
     """Local times without a zone repeat for an hour: the later rows replace the earlier rows."""
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
     write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])

@@ -47,7 +47,7 @@ def pixels_of(picture: NDArray[np.float32], colour: str) -> int:
     return int((np.abs(picture[..., :3] - to_rgb(colour)).max(axis=-1) < 0.02).sum())
 
 
-def test_a_plotted_frame_has_the_last_values_and_forecasts(output: Path) -> None:
+def test_a_plot_reads_the_last_values_and_forecasts(output: Path) -> None:
     frame = SeriesFans(output).read("s1", 4)
     fans = frame.drop_nulls("issued_at")
     issued = read_forecasts(output).filter(pl.col("series_id") == "s1").sort("issued_at")[-1 - 3 * HORIZON :]
@@ -61,7 +61,7 @@ def test_a_plotted_frame_has_the_last_values_and_forecasts(output: Path) -> None
 
 
 @pytest.mark.parametrize("names", [["s1"], ["s2", "s0"]])
-def test_a_plotted_png_has_a_fan_and_line_per_series(output: Path, tmp_path: Path, names: list[str]) -> None:
+def test_each_png_panel_shows_forecasts_and_values(output: Path, tmp_path: Path, names: list[str]) -> None:
     file = tmp_path / "fans.png"
     assert plot(output, "--series", ",".join(names), "-o", file) == 0
     for panel in np.array_split(imread(file), len(names)):

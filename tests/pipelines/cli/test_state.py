@@ -144,7 +144,7 @@ def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.parquet"]
 
 
-def test_a_stream_continues_equally_from_an_imported_state_table(
+def test_original_and_imported_state_tables_give_equal_stream_outputs(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0

@@ -160,13 +160,13 @@ def test_mlflow_pages_show_a_version_and_its_logged_model(ui: Ui, page: Browser,
 
 
 @needs_browser
-def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browser) -> None:
+def test_the_mlflow_models_page_shows_registered_versions(ui: Ui, page: Browser) -> None:
     experiment = ui.url.partition("/experiments/")[2].partition("/")[0]
     page.open(f"{address_of(ui)}/#/experiments/{experiment}/models")
     page.wait_for("weather-lstm", "weather-gru", "weather-rnn", "v1", "v2", "v3")
 
 
-def test_the_view_of_runs_fits_into_an_experiment_tag() -> None:
+def test_the_packed_runs_view_fits_into_an_mlflow_tag() -> None:
     assert len(_packed(view())) < 5000  # MLflow refuses tags of more than 5,000 characters
 
 

@@ -39,7 +39,7 @@ def write_site(path: Path, level: float, hours_from: int = 0, count: int = 40, *
 
 
 @pytest.mark.parametrize("command", ["backfill", "train", "evaluate --train-rows 20", "stream"])
-def test_wide_files_that_disagree_on_a_series_are_refused(job: Job, command: str) -> None:
+def test_wide_files_with_conflicting_values_of_a_series_are_refused(job: Job, command: str) -> None:
     write_site(job.folder / "in" / "site1.csv", 10)
     write_site(job.folder / "in" / "site2.csv", 20)
     name, _, options = command.partition(" ")
@@ -58,7 +58,7 @@ def test_wide_files_that_disagree_on_a_series_are_refused(job: Job, command: str
         assert (result["used"], result["replaced"]) == (80, 40)
 
 
-def test_files_of_one_sensor_form_one_series_per_column(job: Job) -> None:
+def test_wide_files_of_one_sensor_continue_the_same_series(job: Job) -> None:
     # The first two files also have a row for the first hour of the next file, with the wrong value 5.
     for day in range(3):
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
@@ -71,7 +71,7 @@ def test_files_of_one_sensor_form_one_series_per_column(job: Job) -> None:
     assert "series 'temp' is 99 at 2023-01-02T11:00:00Z, and 21 in in/1.csv" in line
 
 
-def test_a_watched_folder_rejects_a_file_that_contradicts_another(job: Job) -> None:
+def test_a_watched_wide_file_contradicting_earlier_values_is_rejected(job: Job) -> None:
     write_site(job.folder / "in" / "1.csv", 10)
     write_site(job.folder / "in" / "2.csv", 20)
     write_site(job.folder / "in" / "3.csv", 10, 40)

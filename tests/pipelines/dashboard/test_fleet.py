@@ -58,7 +58,7 @@ def test_the_dashboard_shows_closed_until_of_the_slowest_shard(shards: list[Shar
 
 
 @pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
-def test_files_are_found_by_hash_unless_shard_counts_agree(known: tuple[int, int] | None) -> None:
+def test_files_are_found_by_hash_if_shard_counts_differ(known: tuple[int, int] | None) -> None:
     """A snapshot names the shard of a series only for files written with the shard count of the snapshot."""
     files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
     expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4
@@ -115,7 +115,7 @@ def test_reasons_of_quarantined_rows_are_listed_the_most_frequent_first() -> Non
     assert [(one["reason"], one["rows"]) for one in shown] == [(b, 3), (c, 2), (a, 1)]
 
 
-def test_lateness_is_computed_from_late_rows_with_largest_offsets(
+def test_fleet_lateness_uses_only_late_files_with_largest_offsets(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output_view, "_LATE_FILES", 2)

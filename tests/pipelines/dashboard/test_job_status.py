@@ -12,7 +12,7 @@ from pipelines.storage import markers
 from tests.stores import in_memory
 
 
-def test_jobs_in_a_store_run_if_numbers_are_recent(
+def test_job_status_is_running_if_stored_numbers_are_recent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with in_memory() as store:

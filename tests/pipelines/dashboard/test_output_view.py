@@ -146,7 +146,7 @@ def test_the_dashboard_reads_forecasts_in_json_lines(output: Path) -> None:
     assert OutputView(output).series("gate 2") == expected
 
 
-def test_the_dashboard_neither_writes_nor_locks_an_output(output: Path) -> None:
+def test_the_dashboard_reads_a_locked_output_without_changing_it(output: Path) -> None:
     before = contents(output)
     (output / markers.LOCK).write_text(json.dumps({"pid": os.getpid()}))
     view = OutputView(output)
@@ -155,7 +155,9 @@ def test_the_dashboard_neither_writes_nor_locks_an_output(output: Path) -> None:
     assert contents(output) == before
 
 
-def test_the_dashboard_shows_an_output_in_a_store_as_on_disk(rows: Path, s3: Remote, finished: Path) -> None:
+def test_the_dashboard_shows_a_store_output_like_a_disk_output(
+    rows: Path, s3: Remote, finished: Path
+) -> None:
     backfill(rows, s3)
     on_disk, in_store = OutputView(finished), OutputView(s3)
     assert in_store.series("gate 2") == on_disk.series("gate 2")
@@ -211,7 +213,7 @@ def test_the_dashboard_ignores_incomplete_temporary_files(output: Path) -> None:
     assert view.fleet()["notes"] == []
 
 
-def test_the_dashboard_ignores_half_written_files_of_counts(output: Path) -> None:
+def test_the_dashboard_ignores_a_half_written_counts_file(output: Path) -> None:
     (output / markers.NUMBERS).mkdir()
     (output / markers.NUMBERS / markers.numbers_of_shard(0)).write_text('{"shard": 0, "cou')
     shown = OutputView(output).fleet()
@@ -256,7 +258,9 @@ def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) ->
     assert "--resume" in shown["status_text"]
 
 
-def test_setting_the_clock_does_not_change_the_status(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_clock_change_keeps_the_job_status_running(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     view = OutputView(output)
     with store_of(output).locked():
         # psutil adds the boot time to get the start time of a process, so setting the clock moves both times.

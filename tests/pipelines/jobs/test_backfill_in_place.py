@@ -71,7 +71,7 @@ def test_failed_backfill_keeps_old_output_and_adds_its_prism_log(job: BackfillJo
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("at", range(8))
-def test_an_interrupted_backfill_replacement_restores_the_earlier_output(
+def test_a_backfill_failing_to_replace_earlier_output_restores_it(
     job: BackfillJob, at: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(job)

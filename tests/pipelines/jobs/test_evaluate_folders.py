@@ -66,7 +66,7 @@ def test_a_backtest_uses_actual_0_for_windows_without_events() -> None:
     assert_frame_equal(scores.sort(order), other.comparison.scores.sort(order), rel_tol=1e-5)
 
 
-def test_evaluate_folders_with_empty_zero_scores_windows_without_rows(
+def test_windows_without_rows_are_scored_if_empty_is_zero(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, forecasts = advance(EVENTS, EVENTS.initial_state(), events())
@@ -90,8 +90,8 @@ def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPat
     scores = evaluate_folders(JobConfig.model_validate({"data": {"paths": ["x"]}}), [Path("x")]).scores
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
-        # At each horizon h, the actual is known for ``HOURS - h`` forecasts.
-        # Seasonal naive cannot forecast the targets of the first ``24 - h``, so these are not scored.
+        # At each horizon h, the actual is known for ``HOURS - h`` forecasts. Seasonal naive cannot forecast
+        # the targets of the first ``24 - h`` forecasts, so no model is scored on these targets.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]
 
 

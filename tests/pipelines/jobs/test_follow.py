@@ -196,7 +196,7 @@ class Gate:
         return len(read_changes(self.journal.parent)) > 1
 
 
-def test_a_stream_without_follow_reports_a_moved_alias_once(tmp_path: Path) -> None:
+def test_without_stream_follow_a_moved_alias_is_reported_once(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, NEW])
     watching = watch(alias, tmp_path, notices, follows=False)
@@ -294,7 +294,7 @@ def test_an_unsuitable_model_version_is_refused_with_a_reason(
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_after_a_refused_version_the_next_version_is_requested(tmp_path: Path) -> None:
+def test_a_suitable_version_after_a_refused_version_is_requested(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, forecaster("gru", horizon=4, **SHORT_WEEK)])
     watching = watch(alias, tmp_path, notices)

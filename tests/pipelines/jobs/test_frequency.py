@@ -53,7 +53,7 @@ def test_a_frequency_that_does_not_fit_the_rows_is_reported(
     assert (expected in lines[0]) if expected else (lines == [])
 
 
-def test_sums_counts_and_zero_filling_get_no_frequency_notice() -> None:
+def test_sums_counts_and_zero_filling_get_no_misfit_notice() -> None:
     assert found(timedelta(seconds=10), freq="1h", aggregate="count")[1] == []
     assert found(timedelta(seconds=10), freq="1h", aggregate="sum")[1] == []
     assert found(timedelta(days=1), freq="1h", empty="zero")[1] == []

@@ -30,7 +30,7 @@ HOURS = 80
 
 @pytest.fixture
 def ended(tmp_path: Path) -> QuarantineJob:
-    """Run a backfill of 80 windows, and return a replay of its quarantine.
+    """Run a backfill of 80 windows, and return the job that replays its quarantine.
 
     The backfill keeps only its last 32 to 64 windows for repairs. The quarantine holds a row of window 2,
     rows of the last two windows, a row of the window after them, a value that is not a number, and a second
@@ -83,7 +83,7 @@ def test_a_second_replay_changes_nothing(ended: QuarantineJob) -> None:
     assert replay_quarantine(ended).nothing == f"{ended.output}: no row is in quarantine"
 
 
-def test_a_replay_with_another_decimal_sign_keeps_quarantined_numbers(tmp_path: Path) -> None:
+def test_quarantined_numbers_keep_their_values_under_another_decimal_sign(tmp_path: Path) -> None:
     rows = ["a,2013-01-01T00:10Z,1.234", "a,2013-01-01T01:10Z,0.5", "a,01.01.2013 02:10,1.234"]
     path = tmp_path / "rows.csv"
     path.write_text("\n".join(["series_id,timestamp,value", *rows]))
@@ -124,7 +124,7 @@ def test_a_quarantine_replay_without_windows_repair_is_refused(ended: Quarantine
     assert "--set windows.repair=N" in refusal(replace(ended, repair=0))
 
 
-def test_a_quarantine_replay_without_a_usable_row_is_refused(ended: QuarantineJob, tmp_path: Path) -> None:
+def test_replay_with_all_valid_rows_too_late_is_refused(ended: QuarantineJob, tmp_path: Path) -> None:
     points = Input(Columns.model_validate({"decimal": "."}))
     path = tmp_path / "old.csv"
     path.write_text((tmp_path / "rows.csv").read_text().replace("2013-01-04", "2013-01-01"))

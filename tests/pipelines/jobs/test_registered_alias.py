@@ -44,7 +44,7 @@ def test_an_alias_names_its_version_and_follows_a_promotion(job: JobConfig) -> N
         RegisteredAlias(job, "weather", "challenger").current()
 
 
-def test_a_refused_version_is_tagged_with_the_reason(job: JobConfig) -> None:
+def test_refusing_a_version_tags_it_with_the_reason(job: JobConfig) -> None:
     import mlflow
 
     alias = alias_of(job, "weather")
@@ -57,7 +57,7 @@ def test_a_refused_version_is_tagged_with_the_reason(job: JobConfig) -> None:
         alias.refuse("weather/7", "it is broken")
 
 
-def test_stream_follow_or_the_model_names_the_watched_alias(job: JobConfig, tmp_path: Path) -> None:
+def test_the_model_or_stream_follow_sets_the_watched_alias(job: JobConfig, tmp_path: Path) -> None:
     assert str(alias_of(job, "weather@challenger")) == "weather@challenger"
     assert str(alias_of(with_follow(job, "champion"), "weather/1")) == "weather@champion"
     assert alias_of(job, "weather/1") is None

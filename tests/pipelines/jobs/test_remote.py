@@ -89,7 +89,7 @@ def test_a_backfill_replaces_earlier_output_and_deletes_temporary_files(
     assert not keys(store / BACKFILL)
 
 
-def test_an_interrupted_backfill_adds_and_removes_no_stored_objects(
+def test_an_interrupted_backfill_neither_adds_nor_removes_stored_objects(
     files: tuple[str, str], store: Remote
 ) -> None:
     run_backfill(backfill(files, store))

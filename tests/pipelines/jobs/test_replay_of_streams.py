@@ -115,7 +115,7 @@ def test_a_quarantine_replay_repairs_windows_across_a_model_change(tmp_path: Pat
     assert set(newest(jobs[1].output)["model_version"]) == {OLD.version, NEW.version}
 
 
-def test_a_replay_repairs_the_forecasts_of_a_shadow(tmp_path: Path) -> None:
+def test_a_quarantine_replay_repairs_the_forecasts_of_a_shadow(tmp_path: Path) -> None:
     jobs = [replace(stream(tmp_path, tmp_path / f"{n}-out", n), shadow=NEW) for n in ("right", "wrong")]
     assert_replayed_like(*jobs)
     for part in ("forecasts", SHADOW):

@@ -80,7 +80,7 @@ class DyingEngine:
         run_in_process(run, die_after_snapshots)
 
 
-def test_a_stream_restarted_after_engine_deaths_has_equal_outputs(
+def test_restarts_after_engine_deaths_do_not_change_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run_stream(stream(tmp_path, "quiet", 0.0, 0))
@@ -96,7 +96,7 @@ def test_a_stream_restarted_after_engine_deaths_has_equal_outputs(
     assert_same_frames(read_forecasts(expected.output), read_forecasts(outcome.output), scales(FLEET))
 
 
-def test_a_stream_raises_engine_lost_after_too_many_deaths(
+def test_a_stream_raises_engine_lost_after_repeated_engine_deaths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DyingEngine(9, monkeypatch)

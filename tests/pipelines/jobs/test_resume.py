@@ -107,7 +107,7 @@ def test_the_shard_count_may_change_after_a_stop(
     assert len(list(job.states.glob("*.parquet"))) == shards
 
 
-def test_a_changed_shard_count_is_refused_after_a_kill(
+def test_resume_refuses_a_changed_shard_count_if_offsets_differ(
     replayed: StreamJob, uninterrupted: pl.DataFrame
 ) -> None:
     leave_shards_at_different_offsets(replayed)
@@ -169,7 +169,7 @@ def test_resume_refuses_input_files_that_have_changed(replayed: StreamJob, tmp_p
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_two_models_share_an_output_folder_without_losing_forecasts(
+def test_second_model_in_an_output_folder_loses_no_forecasts(
     replayed: StreamJob, uninterrupted: pl.DataFrame, format_: Format
 ) -> None:
     first = replace(replayed, format=format_)

@@ -149,7 +149,7 @@ def test_the_evaluation_report_has_plots_and_a_table_per_horizon(
     assert text.count("<svg") == len(evaluated.figures) >= 6
 
 
-def test_the_report_marks_the_coverage_nearest_to_90_percent() -> None:
+def test_member_table_marks_the_coverage_nearest_to_90_percent() -> None:
     rows = {
         "member": ["combined", "network"],
         "horizon": [1, 1],
@@ -182,7 +182,7 @@ def test_default_quantiles_include_the_bounds_of_the_90_percent_interval(
         ({"first": 137, "stop": 140}, "3 test rows"),
     ],
 )
-def test_unusable_train_rows_first_and_stop_settings_are_refused(
+def test_unusable_ranges_of_training_and_test_rows_are_refused(
     tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=message):

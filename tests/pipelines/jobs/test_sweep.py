@@ -142,7 +142,7 @@ def test_a_sweep_continues_after_a_failed_trial(tmp_path: Path, monkeypatch: pyt
     assert status == ["FINISHED", "FAILED", "FINISHED"]
 
 
-def test_an_interrupted_sweep_keeps_its_finished_trials(
+def test_an_interrupted_sweep_logs_its_finished_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "train", train_failing(5, KeyboardInterrupt()))

@@ -46,7 +46,7 @@ def table_of(folder: Path, run_id: str, path: str) -> pl.DataFrame:
     return pl.DataFrame(found["data"], schema=found["columns"], orient="row", infer_schema_length=None)
 
 
-def test_logged_parameters_are_training_settings_except_the_thread_count(folder: Path, run: Run) -> None:
+def test_a_training_run_logs_settings_without_the_thread_count(folder: Path, run: Run) -> None:
     sections = {key.partition(".")[0] for key in run.data.params}
     assert sections <= {"windows", "network", "online", "training", "data"}
     assert run.data.params["network.hidden"] == "4"

@@ -35,7 +35,7 @@ def test_the_anomalies_example_has_labelled_anomalies_of_every_kind() -> None:
     assert frame.equals(labelled_examples.anomalies())
 
 
-def test_writing_a_labelled_example_creates_its_folder_or_fails(tmp_path: Path) -> None:
+def test_write_labelled_example_creates_folders_but_refuses_unknown_examples(tmp_path: Path) -> None:
     path = labelled_examples.write_labelled_example("vowels", tmp_path / "new")
     assert pl.read_parquet(path).columns[:3] == ["series_id", "timestamp", "c1"]
     with pytest.raises(DataError, match="traffic: no such example; choose vowels or anomalies"):

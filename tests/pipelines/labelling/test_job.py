@@ -158,7 +158,7 @@ def test_alarm_flags_mark_rows_above_the_labeller_threshold(step_run: tuple[Labe
     np.testing.assert_array_equal(raised, labels["alarm"].to_numpy())
 
 
-def test_a_file_with_only_one_label_starts_no_mlflow_run(tmp_path: Path) -> None:
+def test_a_file_with_equal_labels_starts_no_mlflow_run(tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("series_id,time,x,label\na,2020-01-01,1,ok\nb,2020-01-01,2,ok\n")
     store = tmp_path / "runs.db"

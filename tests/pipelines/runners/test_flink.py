@@ -116,7 +116,7 @@ def test_the_cause_of_a_failure_is_read_from_flinks_exceptions(
     assert re.search(cause, on_flink._cause(FlinkSettings("host:1", "pool:50000"), "mine"))
 
 
-def test_the_cause_is_general_without_exceptions_from_flink() -> None:
+def test_without_flink_exceptions_the_error_names_a_general_cause() -> None:
     assert on_flink._cause(FlinkSettings("127.0.0.1:1"), "mine") == "a Flink worker or task has died"
     assert on_flink._cause(FlinkSettings(), "mine") == "a Flink worker or task has died"
 
@@ -199,7 +199,7 @@ def test_a_job_manager_silent_for_too_long_raises_engine_lost(monkeypatch: pytes
         cluster.look(watch, 10.0)
 
 
-def test_a_job_flink_no_longer_lists_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_lost_is_raised_if_flink_loses_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
     cluster.look(watch)  # the job is being submitted, so the cluster does not have it yet
@@ -210,7 +210,7 @@ def test_a_job_flink_no_longer_lists_raises_engine_lost(monkeypatch: pytest.Monk
         cluster.look(watch)
 
 
-def test_no_lost_job_manager_is_reported_for_embedded_flink(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_embedded_flink_raises_no_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the master ``[local]``, Flink runs inside the process of the job server."""
     cluster = Cluster(monkeypatch)
     cluster.answer = None

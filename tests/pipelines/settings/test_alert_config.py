@@ -89,7 +89,7 @@ def test_a_written_job_file_holds_the_alert_rules(tmp_path: Path) -> None:
     assert load(tmp_path, f"[[alerts]]\n{example}").alerts[0].metric == "coverage"
 
 
-def test_writing_a_webhook_that_may_hold_secrets_is_refused(tmp_path: Path) -> None:
+def test_commented_toml_refuses_a_webhook_that_may_hold_secrets(tmp_path: Path) -> None:
     job = load(tmp_path, f'[[alerts]]\n{COVERAGE}webhook = "https://a.org/secret"\n')
     with pytest.raises(ConfigError, match=r"^alerts\[0\]\.webhook: may hold a secret") as refused:
         commented_toml(job)

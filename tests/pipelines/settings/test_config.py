@@ -15,7 +15,7 @@ def test_settings_are_listed_by_dotted_name() -> None:
     assert "data.start" not in flat
 
 
-def test_settings_are_read_without_heavy_imports() -> None:
+def test_importing_the_job_file_module_imports_no_heavy_package() -> None:
     heavy = {"polars", "pandera", "torch", "apache_beam"}
     code = f"import sys, pipelines.settings.job_file; print(*{heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

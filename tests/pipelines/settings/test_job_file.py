@@ -130,7 +130,7 @@ def test_the_error_for_invalid_job_files_names_the_fault(text: str, message: str
     assert message_of_refusal(text, tmp_path) == message
 
 
-def test_error_for_invalid_option_omits_the_job_file(tmp_path: Path) -> None:
+def test_error_for_invalid_option_names_option_not_job_file(tmp_path: Path) -> None:
     assert (
         message_of_refusal("", tmp_path, network__horizon="-3")
         == "option network.horizon = -3: must be 1 or more"
@@ -139,7 +139,7 @@ def test_error_for_invalid_option_omits_the_job_file(tmp_path: Path) -> None:
     assert message == "option network.horizn: no such setting; did you mean network.horizon?"
 
 
-def test_an_unreadable_job_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_unreadable_job_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such job file; `statecast init` writes one"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -21,7 +21,9 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confl
         (["_AUTHENTICATION", "_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see"),
     ],
 )
-def test_timeout_errors_separate_silent_from_refusing_brokers(error_names: list[str], message: str) -> None:
+def test_timeout_errors_distinguish_unreachable_brokers_from_refused_connections(
+    error_names: list[str], message: str
+) -> None:
     last = LastError()
     for name in error_names:
         last(confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name), "the reason"))

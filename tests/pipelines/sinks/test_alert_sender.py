@@ -61,7 +61,7 @@ def test_a_command_that_runs_too_long_is_killed(monkeypatch: pytest.MonkeyPatch)
     assert "was killed" in run_command("sleep 60", MESSAGE)
 
 
-def test_alerts_are_posted_as_json_with_the_urls_login(port: int) -> None:
+def test_alerts_are_posted_as_json_with_the_url_login(port: int) -> None:
     assert post(f"http://me:pass@127.0.0.1:{port}/200/secret", MESSAGE) == ""
     assert Hook.received == [("/200/secret", "Basic bWU6cGFzcw==", MESSAGE)]
 

@@ -241,7 +241,7 @@ def test_remove_after_removes_files_written_after_the_snapshot(written: Path) ->
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_files_older_than_an_empty_snapshot_are_not_removed(written: Path) -> None:
+def test_files_older_than_snapshot_without_closed_windows_are_kept(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
@@ -249,7 +249,7 @@ def test_files_older_than_an_empty_snapshot_are_not_removed(written: Path) -> No
     assert sorted(written.rglob("*")) == before
 
 
-def test_remove_after_without_closed_windows_removes_files_since_snapshot(written: Path) -> None:
+def test_remove_after_an_empty_snapshot_removes_newer_files(written: Path) -> None:
     shard_files(written).remove_after(None, {}, snapshot_ns=0, versions=[VERSION])
     assert not [path for path in written.rglob("*") if path.is_file()]
 

@@ -139,7 +139,7 @@ def test_window_latency_counts_windows_that_all_shards_closed(tmp_path: Path) ->
     assert reader.read().window_latency.count == 1
 
 
-def test_window_latency_is_counted_once_all_shards_have_published(tmp_path: Path) -> None:
+def test_window_latency_is_counted_after_all_shards_have_published(tmp_path: Path) -> None:
     reader = JobReader(tmp_path, 2)
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     assert reader.read().window_latency.count == 0

@@ -182,7 +182,7 @@ def samples_of(numbers: JobNumbers) -> dict[tuple[str, ...], float]:
         return samples(scrape(port))
 
 
-def test_a_metric_shows_that_the_alias_names_another_version() -> None:
+def test_metric_is_1_if_stream_and_alias_versions_differ() -> None:
     numbers = JobNumbers(model_versions=("gru-2", "lstm-1"), model_notice="weather/3 is refused")
     with serve(0, lambda: numbers) as port:
         found = samples(scrape(port))

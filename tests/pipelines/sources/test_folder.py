@@ -102,7 +102,7 @@ def test_hidden_and_unknown_files_are_not_read(inbox: Path) -> None:
     assert values(read_log(source)) == [1]
 
 
-def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> None:
+def test_each_left_out_folder_entry_becomes_one_rejected_row(inbox: Path) -> None:
     for name in ("_1.csv", ".2.parquet.tmp", "README", "3.csv.rar"):
         write_file(inbox / name, [("a", 1, 1)])
     (inbox / "folder").mkdir()
@@ -125,7 +125,7 @@ def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> Non
 
 
 @pytest.mark.parametrize("layout", ["auto", "wide"])
-def test_a_watched_file_without_series_ids_needs_layout_wide(inbox: Path, layout: str) -> None:
+def test_watched_files_that_name_no_series_need_layout_wide(inbox: Path, layout: str) -> None:
     for name in ("a.csv", "b.csv"):
         write_file(inbox / name, "time,value\n2013-01-01T05:00Z,1\n")
     input_settings = replace(INPUT, columns=Columns.model_validate({"layout": layout}))
@@ -137,7 +137,7 @@ def test_a_watched_file_without_series_ids_needs_layout_wide(inbox: Path, layout
     assert all("no column names the series of the values" in reason for reason in reasons(batches))
 
 
-def test_rereading_a_grown_file_gives_rows_their_earlier_origins(inbox: Path) -> None:
+def test_rereading_a_grown_file_keeps_origins_of_earlier_rows(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1), ("a", 1, 1)])
     write_file(inbox / "2.csv", [("a", 1, 1)])
     source = watch(inbox)

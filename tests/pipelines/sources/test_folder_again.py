@@ -18,7 +18,7 @@ from tests.pipelines.sources.logs import NOW_S, START, by_offset, csv_text, read
 from tests.pipelines.sources.watched import INPUT, advance_clock, restarted, watch
 
 
-def test_a_later_restart_rejects_the_same_future_rows(inbox: Path) -> None:
+def test_restart_after_clock_advance_rejects_the_same_future_rows(inbox: Path) -> None:
     now = (NOW_S / 3600) - START
     write_file(inbox / "1.csv", [("a", now + 1.5, 1)])
     source = watch(inbox)

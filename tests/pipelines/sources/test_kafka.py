@@ -82,7 +82,7 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
     assert all(b.stop == after.start for b, after in pairwise(batches))
 
 
-def test_a_single_poll_gives_each_row_its_own_watermark(tmp_path: Path) -> None:
+def test_each_row_of_one_poll_has_its_own_watermark(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
     step = Reading(source).step(source.begin({}))
@@ -159,7 +159,7 @@ def test_each_keyed_partition_belongs_to_one_shard(tmp_path: Path) -> None:
         replace(source, keyed_shards=5).begin({})
 
 
-def test_a_keyed_series_in_another_shards_partition_is_refused(
+def test_keyed_series_with_rows_in_two_shards_are_refused(
     tmp_path: Path,
 ) -> None:
     topic = Topic({0: [row_of("s", 5)], 1: [], 2: [row_of("s", 6)], 3: [row_of("t", 6), row_of("s", 7)]})
@@ -208,7 +208,7 @@ def test_an_absent_broker_does_not_make_partitions_idle(tmp_path: Path) -> None:
         assert places["rows-1"].watermark_us == carried
 
 
-def test_repeated_steps_of_a_source_use_one_consumer(tmp_path: Path) -> None:
+def test_consecutive_steps_of_a_source_share_one_consumer(tmp_path: Path) -> None:
     opened = []
     topic = Topic({0: [row(5)]}, {0: 1})
 
@@ -271,7 +271,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
         assert one.schema(7) == "{}"
 
 
-def test_the_kafka_journal_keeps_all_decisions_without_a_snapshot(
+def test_without_a_snapshot_the_kafka_journal_keeps_all_decisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
@@ -298,7 +298,7 @@ def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> li
     return batches
 
 
-def test_a_message_with_a_wrong_arrival_time_moves_no_watermark(tmp_path: Path) -> None:
+def test_future_rows_are_quarantined_despite_a_future_arrival_time(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
     # The broker gives 2199 as the arrival time of the second message, and no arrival time for the third.
     topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]

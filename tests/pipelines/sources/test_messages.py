@@ -102,7 +102,7 @@ def test_field_names_of_json_messages_can_be_configured() -> None:
     [b"nope", b"\xff\x00\xfe", b"[1, 2]", b"5", b'{"a": 1', b'{"a": 1} {"a": 2}', b"[" * 100_000, b"   "],
     ids=repr,
 )
-def test_only_messages_without_a_json_object_are_rejected(bad: bytes) -> None:
+def test_a_message_other_than_one_json_object_is_rejected(bad: bytes) -> None:
     one, other = as_json(row("a", 1.0), row("b", 2.0))
     frame = decoded(DecoderSpec().decoder(), messages(one, bad, None, other))
     assert valid_rows(frame) == [("a", 1.0, 0), ("b", 2.0, 3)]
@@ -151,7 +151,7 @@ def test_a_json_message_gives_equal_rows_alone_and_with_others(values: list[byte
         assert one.select(alone.columns).equals(alone)
 
 
-def test_numbers_beside_nan_have_the_same_text_as_elsewhere() -> None:
+def test_json_nan_does_not_change_texts_of_other_numbers() -> None:
     decode = json_decoder(Names.of(Columns(observed=("heat",)), series_in_key=False))
     texts = [b'{"series_id": 1e15, "value": 2.0, "heat": %s}' % heat for heat in (b"1", b"NaN", b"1e400")]
     frame = decoded(decode, messages(*texts))

@@ -88,7 +88,7 @@ class Keyed:
         return Step((), places)
 
 
-def test_batches_of_a_keyed_log_carry_their_partitions_shard(stop_file: Path, clock: Clock) -> None:
+def test_keyed_log_batches_have_the_shard_of_their_partition(stop_file: Path, clock: Clock) -> None:
     places = Keyed().begin({})
     reader = reading.Reader(Keyed(), stop_file, 0.0, clock=clock)
     for expected in (
@@ -152,7 +152,7 @@ def test_readers_first_yield_an_empty_batch_of_their_partition(stop_file: Path, 
         assert (read.offset, read.wait_s, read.ended) == (offset, 0.0, False)
 
 
-def test_the_reader_requests_a_snapshot_at_the_end_of_its_log(stop_file: Path, clock: Clock) -> None:
+def test_the_last_batch_of_a_log_requests_a_snapshot(stop_file: Path, clock: Clock) -> None:
     _, *between, last = batches(read_to_end(Reader(ten_row_batches(3), stop_file, 30, clock=clock)))
     assert [(b.start, b.stop) for b in between] == [(0, 10), (10, 20), (20, 30)]
     assert not any(b.snapshot or b.ends for b in between)
@@ -160,7 +160,7 @@ def test_the_reader_requests_a_snapshot_at_the_end_of_its_log(stop_file: Path, c
     assert (last.start, last.snapshot, last.ends) == (30, True, True)
 
 
-def test_every_30_s_an_empty_batch_requests_a_snapshot(stop_file: Path, clock: Clock) -> None:
+def test_while_rows_arrive_snapshots_are_requested_every_30_s(stop_file: Path, clock: Clock) -> None:
     reader, requests = Reader(ten_row_batches(100), stop_file, 30, clock=clock), []
     offset = reader.at(0).offset
     for _ in range(20):
@@ -249,7 +249,7 @@ def test_a_batch_larger_than_max_unapplied_bytes_is_read(stop_file: Path, clock:
     assert reader.at(offset).offset == 30
 
 
-def test_a_waiting_reader_sends_empty_batches(stop_file: Path, clock: Clock, size: int) -> None:
+def test_a_reader_waiting_for_shards_sends_empty_batches(stop_file: Path, clock: Clock, size: int) -> None:
     """A reader that waits for the shards sends empty batches to them, so that they publish their offsets.
 
     A shard publishes its offset only when it applies a batch, and not at each batch. Without the empty

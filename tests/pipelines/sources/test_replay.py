@@ -55,7 +55,7 @@ def test_replay_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
-def test_batches_with_many_rows_end_before_windows_per_step(tmp_path: Path, memory_bytes: int) -> None:
+def test_row_limit_ends_batches_before_windows_per_step_windows(tmp_path: Path, memory_bytes: int) -> None:
     file = write_file(tmp_path / "a.csv", [(f"s{s}", h, h) for h in range(8) for s in range(3)])
     input_settings = replace(INPUT, batch_rows=4)
     with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", 4):
@@ -103,7 +103,7 @@ def test_a_replay_gives_rejected_rows_before_reading_all_files(tmp_path: Path) -
         read_log(source, first.reached)
 
 
-def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) -> None:
+def test_only_the_first_batch_counts_rows_outside_time_bounds(tmp_path: Path) -> None:
     rows = [*(("a", h, h) for h in range(5)), ("a", "never", "x"), *(("a", h, h) for h in range(5, 10))]
     bounds = replace(INPUT, start_us=(START + 3) * HOUR_US, end_us=(START + 6) * HOUR_US, batch_rows=1_000)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds, windows_per_step=2)
@@ -119,7 +119,7 @@ def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("rows", [[], [("a", 90, 1)], [("a", "never", 9)]])
-def test_a_replay_that_keeps_no_row_returns_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
+def test_a_replay_without_usable_rows_returns_batches_without_rows(tmp_path: Path, rows: list[Any]) -> None:
     bounds = replace(INPUT, end_us=(START + 6) * HOUR_US)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds)
     *_, last = batches = read_log(source)
@@ -154,7 +154,7 @@ def test_bad_files_are_quarantined_only_with_skip_bad_files(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("memory_bytes", [2 << 30, 2000])
 @pytest.mark.parametrize(("keep", "dropped"), [("last", {0: 10.0, 2: 30.0}), ("first", {4: 0.0, 5: 2.0})])
-def test_a_replay_marks_versions_of_events_in_the_order_of_the_files(
+def test_a_replay_orders_versions_of_events_by_file_not_time(
     keep: Keep, dropped: dict[int, float], memory_bytes: int, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "1.csv", tmp_path / "2.csv"

@@ -33,7 +33,7 @@ def test_a_paced_replay_returns_each_window_when_due(tmp_path: Path) -> None:
     assert source.step(caught_up.reached) == Step((), 4, 1.0)
 
 
-def test_a_resumed_replay_counts_time_from_its_first_step(tmp_path: Path) -> None:
+def test_a_resumed_replay_ignores_time_between_stop_and_resume(tmp_path: Path) -> None:
     source = replay_of(write_file(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
     assert values(read_log(source)) == [0]
     later = Clock(NOW_S + 1e6)

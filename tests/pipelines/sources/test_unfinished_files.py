@@ -38,7 +38,7 @@ def test_an_unfinished_text_file_does_not_delay_other_files(inbox: Path, age_s: 
     assert values(read_log(source, 1)) == [1, 2]
 
 
-def test_reading_waits_for_the_last_newline_of_a_text_file(inbox: Path) -> None:
+def test_new_text_files_without_last_newline_are_not_read(inbox: Path) -> None:
     text = csv_text([("a", 1, 1), ("a", 1.5, 25)])
     write_file(inbox / "1.csv", text[:-2], age_s=0)  # cut off the last two characters, "5" and the newline
     write_file(inbox / "2.csv", [("a", 2, 2)])
@@ -58,7 +58,7 @@ def test_text_without_a_last_newline_is_read_after_ten_seconds(inbox: Path) -> N
     assert values(read_log(source)) == [1, 25]
 
 
-def test_a_parquet_file_is_read_only_with_its_footer(inbox: Path) -> None:
+def test_parquet_files_are_not_read_until_the_footer_exists(inbox: Path) -> None:
     whole = write_parquet_file(inbox / "1.parquet").read_bytes()
     write_file(inbox / "1.parquet", whole[:-9], age_s=0)
     source = watch(inbox)
@@ -141,7 +141,7 @@ def test_a_watched_file_deleted_before_its_reading_is_ignored(inbox: Path) -> No
 @pytest.mark.parametrize(
     "change", [lambda p: p.unlink(), lambda p: write_file(p, [("a", 8, 8)] * 9, age_s=5)]
 )
-def test_changing_a_file_between_runs_adds_one_rejected_row(
+def test_a_file_changed_between_runs_gives_a_rejected_row(
     inbox: Path, change: Callable[[Path], object]
 ) -> None:
     path = write_file(inbox / "1.csv", [("a", i, i) for i in range(6)])
@@ -169,4 +169,4 @@ def test_a_large_file_emptied_between_steps_keeps_its_offsets(inbox: Path) -> No
         batches = [*first.batches, *read_log(source, first.reached)]
     assert [(batch.start, batch.stop) for batch in batches][-1] == (6, 7)
     assert values(batches)[-1] == 7
-    by_offset(batches)  # this call asserts that no offset is missing
+    by_offset(batches)  # `by_offset` asserts that no offset is missing between two batches

@@ -62,7 +62,7 @@ def test_a_state_table_is_resharded_without_loss(
     assert {shard.watermark_us for shard in new.shards} == {old.shards[0].watermark_us}
 
 
-def test_resuming_keeps_manifests_and_changes_only_the_shard_count(
+def test_resuming_keeps_the_manifest_and_sets_the_shard_count(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "state"

@@ -78,7 +78,7 @@ def rows(tmp_path: Path) -> str:
     return str(tmp_path / "rows.csv")
 
 
-def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None:
+def test_damaged_checksummed_replay_manifest_is_refused_or_read_unchanged(tmp_path: Path, rows: str) -> None:
     path = tmp_path / "state" / "replay.json"
     check_replay(path, [rows], "how", 0, 12.5)
     whole = path.read_bytes()
@@ -200,7 +200,7 @@ def test_read_owner_raises_nothing_for_a_damaged_owner_file(tmp_path: Path) -> N
     )
 
 
-def test_damaged_worker_error_file_gives_output_or_engine_error(tmp_path: Path) -> None:
+def test_damaged_error_file_gives_output_error_or_engine_error(tmp_path: Path) -> None:
     raised = OutputError("out: the disk is full")
     with pytest.raises(OutputError), failure.store_worker_error(tmp_path):
         raise raised
@@ -239,7 +239,7 @@ def test_ending_orphaned_engines_skips_a_damaged_engine_file(
         assert engine.end_orphans() == []
 
 
-def test_a_damaged_replacement_manifest_deletes_no_output_rows() -> None:
+def test_complete_replacement_with_damaged_manifest_keeps_output_files() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
         replace_parts(store / BACKFILL, store, ["late"])
@@ -288,7 +288,7 @@ def test_a_journal_accepts_records_after_a_failed_write(
     assert [record for _, record in journal.records()] == [{"n": 1}, {"n": 3}]
 
 
-def test_unseal_returns_a_sealed_record_unchanged() -> None:
+def test_unsealing_a_sealed_record_restores_the_record() -> None:
     record = {"b": [1.5, None, "é"], "a": {"2": 3}}
     assert unseal(seal(record)) == record
 

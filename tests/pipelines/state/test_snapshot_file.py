@@ -41,7 +41,7 @@ def test_a_shard_in_a_snapshot_is_read_back_unchanged(
 
 
 @given(fleet=fleets(), closed=st.integers(0, 30))
-def test_a_restored_shard_forecasts_as_the_original_shard(
+def test_a_restored_shard_and_its_original_give_equal_forecasts(
     tmp_path_factory: pytest.TempPathFactory, fleet: Windows, closed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
@@ -114,7 +114,7 @@ def test_a_snapshot_and_its_rename_are_synced(tmp_path: Path, monkeypatch: pytes
     assert done == [f"sync {tmp_path.name}", "sync hidden", "rename", "sync state"]
 
 
-def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None:
+def test_a_run_that_lost_ownership_replaces_no_snapshot(tmp_path: Path) -> None:
     (lost,), (next_,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
 
     def lose_the_folder() -> bool:

@@ -79,7 +79,7 @@ def test_the_error_names_a_damaged_snapshot_file(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_error_names_a_parquet_file_without_a_shard(tmp_path: Path) -> None:
+def test_the_error_names_a_parquet_file_without_shard_metadata(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", shards_after_five_windows(2))
     path = tmp_path / "state" / "shard-0001-of-0002.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)

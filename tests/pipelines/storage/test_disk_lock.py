@@ -63,7 +63,7 @@ def test_checking_whether_a_folder_is_writable_creates_no_folder(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_preparation_leaves_the_output_folder_unchanged(tmp_path: Path) -> None:
+def test_preparing_an_output_folder_twice_adds_no_entries(tmp_path: Path) -> None:
     for _ in range(2):
         store_of(tmp_path / "a" / "out").prepare(("forecasts", "late"))
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
@@ -124,7 +124,7 @@ def test_a_folder_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_unlocking_removes_the_lock_file_and_new_empty_folders(tmp_path: Path) -> None:
+def test_unlocking_removes_lock_file_and_empty_folders_locking_created(tmp_path: Path) -> None:
     with store_of(tmp_path / "new").locked():
         assert (tmp_path / "new" / markers.LOCK).exists()
     assert not (tmp_path / "new").exists()
@@ -147,7 +147,7 @@ def test_a_failed_job_releases_its_folder_lock(tmp_path: Path) -> None:
             fail()
 
 
-def test_a_lock_file_deleted_before_locking_is_created_again(
+def test_a_lock_file_deleted_before_flock_is_recreated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock

@@ -98,7 +98,7 @@ def test_a_lease_refuses_one_of_two_simultaneous_jobs(s3: Remote, monkeypatch: p
         pass
 
 
-def test_a_job_with_an_outdated_lock_listing_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_overlooks_a_lock_file_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted
     monkeypatch.setattr(lease, "_list_locks", lambda folder: (0.0, []))
     with pytest.raises(OutputError, match="another job has just begun to write here"), store_of(s3).locked():

@@ -20,7 +20,7 @@ PARTS = ("forecasts", "late", "state")
 # the earlier job had no late rows, so its output has no part "late"
 OLD = {"forecasts": "old", "state": "old"}
 NEW = dict.fromkeys(PARTS, "new")
-RENAMES = 5  # two renames move old parts away, and three put new parts in place
+RENAMES = 5  # two renames move the old parts of the output away, and three put the new parts in place
 
 
 class Killed(BaseException):
@@ -97,7 +97,7 @@ def test_a_failed_rename_leaves_the_old_output_parts(
 
 
 @pytest.mark.parametrize("at", range(1, RENAMES))
-def test_an_output_replacement_that_cannot_be_undone_is_completed(
+def test_a_replacement_is_completed_later_if_undoing_it_fails(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, at + 1, error=KeyboardInterrupt())
@@ -109,7 +109,7 @@ def test_an_output_replacement_that_cannot_be_undone_is_completed(
 
 
 @pytest.mark.parametrize("at", range(RENAMES + 1))
-def test_a_killed_replacement_of_output_parts_is_completed_later(
+def test_replacing_output_parts_can_be_completed_after_a_kill(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (output / ".hidden" / "complete").write_text("\n".join(PARTS))

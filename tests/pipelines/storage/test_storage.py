@@ -87,7 +87,7 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
     assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
 
 
-def test_a_journal_adds_small_s3_objects_and_merges_them(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_s3_journal_writes_and_merges_small_objects(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.storage.journal.MERGED_AT", 12)
     journal = Journal(s3 / "lines.jsonl")
     sizes: list[int] = []
@@ -156,7 +156,7 @@ def test_a_read_is_repeated_if_the_folder_was_replaced_meanwhile(s3: Remote) -> 
 # --- paths and URLs ----------------------------------------------------------------------------------------
 
 
-def test_location_returns_paths_for_paths_and_remotes_for_urls(s3: Remote) -> None:
+def test_location_returns_a_remote_for_urls_and_else_a_path(s3: Remote) -> None:
     assert location("out/x") == Path("out/x")
     assert location(f"{s3}/") == s3
 
@@ -241,7 +241,7 @@ def test_an_owner_suspended_after_its_check_overwrites_no_file(s3: Remote, exist
     assert path.read_bytes() == b"successor"
 
 
-def test_an_owner_writes_despite_foreign_changes_to_its_file(s3: Remote) -> None:
+def test_an_owner_writes_after_another_writer_changed_its_file(s3: Remote) -> None:
     owner = OwnedFile(s3 / "mark")
     assert owner.write(partial(write_to, data=b"one"), lambda: True)
     (s3 / "mark").write_bytes(b"earlier owner")
@@ -268,7 +268,7 @@ def test_replacing_an_object_in_a_missing_bucket_raises_an_error(s3: Remote) -> 
 
 
 @pytest.mark.parametrize("name", ["state", "old-state"])
-def test_replace_parts_moves_hidden_new_folders_over_old_folders(place: Location, name: str) -> None:
+def test_replace_parts_moves_hidden_folder_contents_over_old_folders(place: Location, name: str) -> None:
     hidden = f".{name}.new"
     for folder, file in ((place / name, "old"), (place / hidden / name, "new")):
         store_of(folder).make_folder()
@@ -278,7 +278,7 @@ def test_replace_parts_moves_hidden_new_folders_over_old_folders(place: Location
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_complete_replacement_replaces_a_part_named_old_state(tmp_path: Path) -> None:
+def test_complete_replacement_replaces_a_part_with_prefix_old(tmp_path: Path) -> None:
     """The old version of a part "state" is moved to "old-state", so this name is a special case."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")
@@ -294,7 +294,7 @@ def write_text_in(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_an_incomplete_replacement_keeps_the_old_output_parts(place: Location) -> None:
+def test_complete_replacement_removes_incomplete_parts_and_keeps_old_ones(place: Location) -> None:
     for folder, file in ((place / "state", "old"), (place / ".state.new" / "state", "new")):
         store_of(folder).make_folder()
         write_text(folder / file, file)

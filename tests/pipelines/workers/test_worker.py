@@ -207,7 +207,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     assert all(steps == on_disk for steps, on_disk in seen)
 
 
-def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
+def test_a_snapshot_excludes_batches_applied_after_copying_its_shard(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, snapshots = threading.Event(), list[tuple[int, set[int]]]()
@@ -314,7 +314,7 @@ def test_an_error_in_a_shard_is_raised_by_wait_and_close(
         workers.close()
 
 
-def test_workers_publish_a_snapshot_before_the_next_batch_arrives(settings: StepSettings) -> None:
+def test_workers_publish_the_snapshot_time_before_the_next_batch(settings: StepSettings) -> None:
     workers = Workers(settings)
     for batch in (batches_of_windows()[0], empty_batch("rows", batches_of_windows()[0].stop, snapshot=True)):
         for number, part in Splitter(settings.shards).split(batch).items():
@@ -339,7 +339,7 @@ def test_an_error_of_a_background_snapshot_is_raised_by_close(
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_abandoned_workers_finish_only_their_current_work(
+def test_abandon_skips_the_work_that_has_not_begun(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch, in_one_batch: bool
 ) -> None:
     begun, free = threading.Event(), threading.Event()

@@ -90,7 +90,7 @@ def test_put_returns_a_future_with_the_result_of_the_work(worker_thread: WorkerT
     assert blocked.done()
 
 
-def test_work_skipped_after_an_error_is_cancelled(worker_thread: WorkerThread) -> None:
+def test_a_task_after_a_failed_task_is_cancelled(worker_thread: WorkerThread) -> None:
     free = threading.Event()
     failed = worker_thread.put(wait_then(free, raise_error))
     skipped = worker_thread.put(lambda: 1)

@@ -37,7 +37,7 @@ def test_a_known_covariate_changes_no_forecast_of_an_earlier_horizon() -> None:
     assert torch.equal(changed, expected)
 
 
-def test_decoder_outputs_are_equal_for_shared_and_repeated_features() -> None:
+def test_the_decoder_broadcasts_features_that_all_series_share() -> None:
     decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 6, 1, 3)
     with torch.inference_mode():
         torch.testing.assert_close(decoder(top, known), decoder(top, known.expand(2, 6, 4, 3)))

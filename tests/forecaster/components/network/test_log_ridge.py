@@ -48,7 +48,7 @@ def ridge_on_lag(lag: int) -> Floats32:
     return ridge
 
 
-def test_log_ridge_coefficient_of_half_forecasts_the_geometric_mean() -> None:
+def test_coefficient_half_forecasts_geometric_mean_of_value_and_lag() -> None:
     values = sales()
     forecast = log_forecast(values, ridge_on_lag(12))
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)

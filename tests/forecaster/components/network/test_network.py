@@ -88,7 +88,7 @@ def test_all_series_begin_with_the_same_learned_hidden_state() -> None:
     assert hidden.requires_grad
 
 
-def test_untrained_networks_forecast_near_the_linear_experts_weighted_mean() -> None:
+def test_untrained_networks_forecast_near_weighted_mean_of_linear_experts() -> None:
     net = Network(NetworkConfig(hidden=16, horizon=24, lags=(1,))).eval()
     experts = torch.zeros(ALL_EXPERT_COUNT, 50, 4, 24)
     experts[:2] = 3.0

@@ -100,7 +100,7 @@ def test_linear_expert_forecasts_do_not_depend_on_series_count() -> None:
     )
 
 
-def test_seasonal_lags_beyond_the_ring_give_the_last_value() -> None:
+def test_seasonal_naives_beyond_the_ring_repeat_the_last_value() -> None:
     block = block_of(walks())
     short = np.zeros((RIDGE_COUNT, 4, HORIZON), np.float32)
     changes = expert_forecasts(block, short, SEASON)

@@ -92,7 +92,7 @@ def test_missing_covariate_tables_are_reported_and_extra_tables_refused(tmp_path
         with_tables(forecaster(), config)
 
 
-def test_missing_observed_covariates_are_reported_and_extra_ones_refused() -> None:
+def test_unnamed_observed_covariates_are_reported_and_extra_names_refused() -> None:
     model, heat = forecaster(observed=("heat",)), CovariatesConfig(observed=("heat",))
     assert with_tables(model, heat) is model
     assert missing_tables(model, heat) == []

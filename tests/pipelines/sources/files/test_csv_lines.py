@@ -34,7 +34,9 @@ def read(text: str, cells: int, *, slowly: bool = False) -> tuple[str, RowPerLin
 
 
 @given(st.lists(st.lists(TEXTS, min_size=2, max_size=2), max_size=20), st.booleans())
-def test_a_row_with_quoted_line_breaks_becomes_one_line(rows: list[list[str]], slowly: bool) -> None:
+def test_rows_with_quoted_newlines_become_single_lines_without_loss(
+    rows: list[list[str]], slowly: bool
+) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([["x", "y"], *rows])
     found, stream = read(text.getvalue(), 2, slowly=slowly)
@@ -43,7 +45,7 @@ def test_a_row_with_quoted_line_breaks_becomes_one_line(rows: list[list[str]], s
 
 
 @given(st.text('a,"\n\r', max_size=200))
-def test_restore_returns_the_original_text_of_any_csv(text: str) -> None:
+def test_row_per_line_restores_the_original_csv_text(text: str) -> None:
     text = "x,y\n" + text
     found, stream = read(text, 2)
     assert stream.restore(found) == text
@@ -71,7 +73,7 @@ def test_is_regular_accepts_quoted_cells_without_line_breaks(rows: list[list[str
 
 
 @given(st.lists(st.text('a,"\n\r', max_size=9), max_size=9), st.integers(1, 40))
-def test_a_read_returns_at_least_half_the_requested_bytes(lines: list[str], size: int) -> None:
+def test_every_read_but_the_last_returns_at_least_half(lines: list[str], size: int) -> None:
     text = "\n".join(["x,y", *lines])
     stream = RowPerLine(io.BytesIO(text.encode()), 1, ",", 2)
     pieces = list(iter(lambda: stream.read(size), b""))
@@ -80,7 +82,7 @@ def test_a_read_returns_at_least_half_the_requested_bytes(lines: list[str], size
 
 
 @given(st.text('a,"\n', max_size=200))
-def test_pyarrow_reads_one_row_for_each_converted_csv_line(text: str) -> None:
+def test_pyarrow_reads_or_reports_one_row_per_converted_line(text: str) -> None:
     found, _ = read("x,y\n" + text, 2)
     bad: list[object] = []
 

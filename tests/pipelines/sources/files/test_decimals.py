@@ -61,7 +61,7 @@ def test_numbers_with_a_configured_decimal_sign_are_read_exactly(
 
 @given(NUMBERS, st.sampled_from([(",", "."), (",", ""), (".", "")]), st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
-def test_a_decimal_sign_is_detected_correctly_or_the_file_is_refused(
+def test_files_with_unambiguous_numbers_are_read_exactly_or_refused(
     tmp_path_factory: pytest.TempPathFactory,
     numbers: list[tuple[int, int]],
     style: tuple[str, str],
@@ -115,7 +115,7 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
     assert read(path, decimal=".")[1] == read(path, decimal=",")[1] == []
 
 
-def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
+def test_decimal_commas_one_batch_after_ambiguous_points_are_refused(tmp_path: Path) -> None:
     # The points of the first batch separate thousands, but look like decimal points before three decimals.
     # Only the decimal commas in the second batch show that the points separate thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])

@@ -188,7 +188,7 @@ def test_a_series_id_does_not_depend_on_column_type(tmp_path: Path) -> None:
     assert part.rows["series_id"].unique().to_list() == ["7"]
 
 
-def test_similar_series_ids_stay_distinct(tmp_path: Path) -> None:
+def test_series_ids_such_as_007_and_7_stay_distinct(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     names = ["7", "007", "7.00", "7.5", "None", "NA", "null", "2023-01-01", "-", "0", "1.10", "1.1", "v2.0"]
     path.write_text("series_id,timestamp,value\n" + "".join(f"{name},2023-01-01,1\n" for name in names))

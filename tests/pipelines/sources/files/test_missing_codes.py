@@ -41,12 +41,12 @@ def test_likely_missing_codes_are_reported_unless_configured_as_missing(tmp_path
     assert (len(rows), quarantined, notices) == (97, 3, ())
 
 
-def test_a_missing_value_in_wide_files_gives_no_row(tmp_path: Path) -> None:
+def test_missing_codes_in_a_wide_file_give_no_rows(tmp_path: Path) -> None:
     rows, quarantined, _ = loaded(write_values(tmp_path, [1, -9999, 3], wide=True), missing=(-9999,))
     assert (len(rows), quarantined) == (2, 0)
 
 
-def test_nines_seen_once_or_near_other_values_are_unreported(tmp_path: Path) -> None:
+def test_99_once_or_near_other_values_gives_no_notice(tmp_path: Path) -> None:
     values: list[object] = [99, 99, 99, 102, 95, 0, 9999, 9999, 9000, 9999]
     assert loaded(write_values(tmp_path, values))[2] == ()
     assert loaded(write_values(tmp_path, [20.0] * 9 + [99]))[2] == ()

@@ -163,7 +163,7 @@ def test_the_argument_skip_rows_omits_the_first_data_rows(tmp_path: Path) -> Non
     assert pl.concat(list(read_batches(path, skip_rows=2)))["row"].to_list() == [3, 3]
 
 
-def test_wide_parquet_keeps_dotted_names_and_row_order(tmp_path: Path) -> None:
+def test_wide_parquet_keeps_dotted_column_names_as_series_ids(tmp_path: Path) -> None:
     times = [datetime(2013, 1, 1, h, tzinfo=UTC) for h in range(2)]
     frame = pl.DataFrame({"time": times, "EWR.temp": [1.0, math.nan], "EWR": [2, None]})
     frame.write_parquet(tmp_path / "in.parquet")
@@ -179,7 +179,7 @@ def test_nan_in_json_lines_is_quarantined(tmp_path: Path) -> None:
     assert good.rows() == [("7", datetime(2013, 1, 1, 6, tzinfo=UTC), 1.1)]
 
 
-def test_a_notice_reports_that_utc_is_assumed(tmp_path: Path) -> None:
+def test_for_times_without_zone_a_notice_reports_utc(tmp_path: Path) -> None:
     wide = write_file(tmp_path, "wide.csv", WIDE)
     assert check(wide).notices == ["times have no zone, UTC assumed"]
     assert check(write_file(tmp_path, "long.csv", LONG)).notices == []
@@ -226,7 +226,7 @@ def test_the_error_names_a_missing_configured_column(tmp_path: Path) -> None:
     assert message == "FILE: no column 'temp' (data.value); there is series_id, timestamp, value"
 
 
-def test_observed_covariates_are_read_from_long_files_only(tmp_path: Path) -> None:
+def test_reading_observed_covariates_from_a_wide_file_is_refused(tmp_path: Path) -> None:
     heat = Columns(observed=("heat", "value"))
     path = write_file(tmp_path, "in.csv", b"series_id,timestamp,value,heat\na,2013-01-01,1,20\n")
     (raw,) = read_batches(path, heat)

@@ -139,7 +139,7 @@ def test_a_detected_format_reads_the_times_that_were_written(
     assert found == expected
 
 
-def test_watched_folders_and_replays_read_the_same_files_equally(tmp_path: Path) -> None:
+def test_watching_and_replaying_files_give_the_same_rows(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     source = watch(inbox, input=Input(Columns(), skip_bad_files=True))
     write(inbox, ["1/31/2010 0:00", "2/1/2010 1:00", "soon"], "a.csv")

@@ -52,7 +52,7 @@ def test_read_file_gives_accepted_and_rejected_rows_their_offsets(tmp_path: Path
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3600, "1h"), (5400, "90m"), (86_400, "1d"), (7, "7s"), (0, "0s")]
 )
-def test_future_rows_are_rejected_in_order_with_invalid_rows(
+def test_rejected_future_and_invalid_rows_keep_their_file_order(
     tmp_path: Path, seconds: int, words: str
 ) -> None:
     ahead_h = (NOW_S + seconds) / 3600 - START
@@ -88,7 +88,7 @@ def test_read_to_end_keeps_only_small_files_in_memory(tmp_path: Path) -> None:
     assert (large.stop, large.newest_us) == (3, (START + 9) * HOUR_US)
 
 
-def test_job_data_settings_override_the_defaults_of_input_of() -> None:
+def test_the_data_section_overrides_the_defaults_of_input_of() -> None:
     def job_with(**data: Any) -> JobConfig:
         return JobConfig(data=DataConfig(**data))
 
