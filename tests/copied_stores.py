@@ -12,7 +12,10 @@ from forecaster.registry.store import Store
 
 
 def copy_new_stores(folder: Path) -> None:
-    """Build one MLflow store in ``folder``, which processes may share, and let `make_store` copy it."""
+    """Build one MLflow store in ``folder``; after this call, `make_store` copies it instead of building one.
+
+    Several processes may call this function with the same folder: only the first process builds the store.
+    """
     built = Store.parse(f"sqlite:///{folder}/built.db")
     new_store.make_store(built)
 

@@ -38,7 +38,10 @@ class Disk:
     revised_shadows: dict[tuple[str, int, int, int], Forecasts] = field(default_factory=dict)
 
     def write(self, output: Output) -> None:
-        """Store the forecasts (also of a shadow), late and quarantined rows of an output under their keys."""
+        """Store the forecasts, late rows and quarantined rows of an output with the keys described in `Disk`.
+
+        The forecasts include the revised forecasts and the forecasts of a shadow.
+        """
         place = (output.partition, output.start)
         if len(output.quarantined):
             self.quarantined[place] = output.quarantined

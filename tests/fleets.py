@@ -73,8 +73,9 @@ def forecaster(
             weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
             # Decoder weights must be small: large weights magnify rounding errors from step to step.
-            # The errors of a series depend on the series that are computed with it. Tests compare forecasts
-            # that are computed with different series, so the errors must stay below the tests' tolerances.
+            # The rounding errors of a series depend on which other series are computed in the same call.
+            # Tests compare forecasts of a series from calls with different other series, so these errors must
+            # stay below the tests' tolerances.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
@@ -82,7 +83,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return the observed covariates ``observed`` and, if ``decoder``, also known and static covariates."""
+    """Return `Covariates`: the observed ones in ``observed``; with ``decoder``, also known and static ones."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]

@@ -93,7 +93,11 @@ def _fork_and_wait(status: socket.socket, streams: list[int]) -> dict[str, Any]:
 
 
 def _take_over(request: dict[str, Any], streams: list[int]) -> None:
-    """Start a session; set the signal handlers, streams, working folder and environment of a request."""
+    """Prepare this process for a request.
+
+    The process starts a session. It gets ``streams`` as its standard streams, and takes the working folder,
+    the environment and the ignored signals from the request.
+    """
     os.setsid()
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         signal.signal(number, signal.SIG_IGN if number in request["ignoring"] else handler)
@@ -103,7 +107,7 @@ def _take_over(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    importlib.reload(forecaster.registry)  # importing it sets the environment variables that are missing
+    importlib.reload(forecaster.registry)  # the import sets MLflow's variables, unless `env` does
     # Jobs call `gc.unfreeze`. A garbage collection would then write to, and so copy, all imported modules.
     patch("gc.unfreeze").start()
 

@@ -108,7 +108,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGTERM)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait until the process ends; return the unread text of stdout and stderr, "" if it is no pipe."""
+        """Wait until the process ends; return the unread text of stdout and stderr ("" without a pipe)."""
         if not self._reads:
             with_pipes = ThreadPoolExecutor(2)
             self._reads = [with_pipes.submit(_read_all, stream) for stream in (self.stdout, self.stderr)]
@@ -130,7 +130,7 @@ class ForkedProcess:
 
 
 def _open_stream(kind: int | None, number: int, files: list[int]) -> TextIO | None:
-    """Append to ``files`` the descriptor that a new process gets as its stream ``number`` (1 or 2).
+    """Append to ``files`` the descriptor that a new process gets as stdout (``number`` 1) or stderr (2).
 
     Returns:
         A reader of the stream if ``kind`` is PIPE, otherwise None.

@@ -24,7 +24,7 @@ class HeldSource(LogSource):
     held: int = 0
 
     def step(self, offset: int) -> Step[int] | None:
-        """Return the log's step at an offset; from offset ``held`` on, return a step without rows."""
+        """Return the log's step at ``offset`` if it is below ``held``, and otherwise a step without rows."""
         return Step((), offset, 0.05) if offset >= self.held else super().step(offset)
 
 

@@ -1,4 +1,4 @@
-"""Complete partitions as input of jobs, and the orders in which a job may read their batches."""
+"""Generate all rows and watermarks of partitions, and orders in which a job may read the batches."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Logs:
         return tuple(log.partition for log in self.parts)
 
     def scale_of_sums(self) -> dict[str, float]:
-        """Return `fleets.scales` of the sums of windows, for the aggregate "sum", as sums vary more."""
+        """Return `fleets.scales` of the series for the aggregate "sum": sums of rows vary more than means."""
         rows = pl.concat([log.rows for log in self.parts]).drop("offset")
         sums = aggregate(rows, WindowConfig(freq=str(HALF_A_DAY), aggregate="sum")).windows
         return {**self.scale, **scales(sums)}

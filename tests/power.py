@@ -171,8 +171,8 @@ class PowerLoss:
         self._operations += [
             _Operation((folder, name), None)
             for folder, name in lost.values()
-            # Record no removal of a name that another file has now: the operation that added
-            # this file under the name is recorded, and it replaces the lost file.
+            # If another file has the name of the lost file now, record no removal: the operation that
+            # adds the other file under this name is recorded, and this operation replaces the lost file.
             if name not in names.get(folder, {})
         ]
 
@@ -250,7 +250,10 @@ def _half(content: _Content) -> bytes:
 
 @contextmanager
 def suppress_vanished() -> Iterator[None]:
-    """Ignore a folder that vanishes while it is read; the folders are read again at the next operation."""
+    """End the block without an error if a file or folder vanishes while the block reads it.
+
+    The recorder reads the whole folder again at the next operation.
+    """
     try:
         yield
     except FileNotFoundError:

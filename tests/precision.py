@@ -21,7 +21,7 @@ from forecaster.model import Forecaster
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Replace float32 by float64 in the code of every component, and in the fields of their states."""
+    """Replace NumPy's float32 by float64 in the code of all components, and in the fields of states."""
     wide = ModuleType("numpy")
     wide.__dict__.update({name: getattr(np, name) for name in dir(np)} | {"float32": np.float64})
     modules = [

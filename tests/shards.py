@@ -15,7 +15,7 @@ NAMES = tuple(f"series {i}" for i in range(20))
 
 
 def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
-    """Return ``of`` shards that have read all rows of ``windows`` and closed its first ``closed`` windows."""
+    """Return ``of`` shards that have read all rows of a fleet and closed its first ``closed`` windows."""
     rows = rows_of(windows)
     if event is not None:
         rows = rows.with_columns(event_id=pl.format("{} {}", pl.lit(event), pl.int_range(pl.len())))
@@ -36,7 +36,10 @@ def rows_by_series(shard: Shard) -> pl.DataFrame:
 
 
 def assert_equal(a: Shard, b: Shard) -> None:
-    """Assert that two shards are equal, whatever the order of their pending rows."""
+    """Assert that two shards are equal, whatever the order of their pending rows.
+
+    The fields ``early``, ``keyed``, ``shadow`` and ``history`` are not compared.
+    """
     for name in ("number", "of", "offsets", "watermarks", "closed_through", "counts"):
         assert getattr(a, name) == getattr(b, name), name
     assert a.state.series_ids == b.state.series_ids

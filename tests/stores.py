@@ -108,7 +108,7 @@ def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
 
 
 def put_back(place: Remote, kept: Objects) -> None:
-    """Replace all objects under a prefix of a store in memory by earlier objects, ``kept``."""
+    """Delete all objects under a prefix of a store in memory, then store the earlier objects ``kept``."""
     import fsspec
 
     with _LOCK:

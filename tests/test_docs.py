@@ -1,4 +1,7 @@
-"""Check README and docs/: run their Python code, parse their commands, and check links and lists."""
+"""Check README and docs/: run their Python code, parse their commands and job files, and follow their links.
+
+Also check that the pages list every law test, exit code and metric.
+"""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ CHANGES_FILES = {
     "pipelines/state/snapshot_file.py",  # this module writes only in functions that `write_whole` calls
     "pipelines/sources/reader.py",  # this module writes the stop file; jobs check only whether it exists
     "pipelines/sources/files/sorted_runs.py",  # this module writes temporary files, which no later run reads
-    "pipelines/state/state_file.py",  # this module writes only to a temporary folder
+    "pipelines/state/state_file.py",  # this module calls `write_text` only for a temporary folder
     "pipelines/storage/journal.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/disk_lock.py",  # this module writes the lock file of a folder
     "pipelines/storage/disk_store.py",  # this module appends whole lines, and links files that never change
@@ -183,7 +183,7 @@ WRITING_MODE = re.compile(r"[rbt]*[wax+][wax+rbt]*")
 
 
 def changes_a_file(call: ast.Call) -> bool:
-    """Return whether a call writes, renames or copies a file without the functions for safe writes."""
+    """Return whether a call may write, rename or copy a file; calls of `forecaster.durable` do not count."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
     of = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
     if of in ("os", "shutil"):

@@ -18,7 +18,7 @@ PACKAGES = ("schemas", "forecaster", "pipelines")
 
 
 def call(*command: object, cwd: Path, **environment: str) -> str:
-    """Run a command and return its stdout; if the command fails, fail with its output."""
+    """Run a command and return its stdout; if the command fails, fail the test and show the output."""
     words = [str(word) for word in command]
     ended = subprocess.run(words, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
     assert ended.returncode == 0, f"{words}: {ended.stdout}{ended.stderr}"

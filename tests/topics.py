@@ -36,7 +36,10 @@ class Topic:
         self.there = {number: len(values) for number, values in self.partitions.items()}
 
     def __call__(self, broker: Any, topic: str, group: str) -> Any:
-        """Return a fake consumer of this topic, whatever the arguments; a topic acts as an `OpenConsumer`."""
+        """Return a fake consumer of this topic, and ignore the arguments.
+
+        Tests use a topic in place of an `OpenConsumer`, which is called with these arguments.
+        """
         return Consumer(self)
 
 

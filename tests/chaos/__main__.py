@@ -135,7 +135,7 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file into the folder, if at most one file is unread and the share is not used up.
+        """Put the next file into the folder, if at most one is unread and the run's share is not used up.
 
         If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """

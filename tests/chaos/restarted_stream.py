@@ -23,7 +23,7 @@ SNAPSHOT_EVERY_S = 0.5
 
 @dataclass
 class Stream:
-    """A stream that is started several times with one command line.
+    """A stream that is started several times; only the options in ``more`` may differ between starts.
 
     Attributes:
         arguments: arguments of ``statecast stream``, without ``--resume``.
@@ -47,7 +47,7 @@ class Stream:
 
     @staticmethod
     def of_flights(watched: Path, model: Path, output: Path, python: str = sys.executable) -> Stream:
-        """Make a folder, and return a stream that watches the folder for files of `inputs.write_flights`."""
+        """Make the folder ``watched``; return a stream that watches it for `inputs.write_flights` files."""
         watched.mkdir(exist_ok=True)
         options = [str(watched), "--watch", "--model", str(model), "--shards", "2"]
         options += ["--set", "data.event_id=event_id", "--set", "stream.poll_s=0.2"]
@@ -175,7 +175,8 @@ class Stream:
     def _own_end(self, process: subprocess.Popen[bytes]) -> str:
         if process.poll() is None:
             raise SystemExit(
-                f"{self.output}: the stream made no progress in {PATIENCE_S:.0f} s: see {self.output}.log"
+                f"{self.output}: in {PATIENCE_S:.0f} s, the stream wrote no new forecasts or did not reach "
+                f"the moment of the kill: see {self.output}.log"
             )
         if process.returncode:
             raise SystemExit(

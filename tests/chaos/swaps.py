@@ -59,7 +59,7 @@ def run(folder: Path, kills: int, seed: int) -> Ended:
     _read_all(clean, swaps)
     changes = read_changes(killed.output / "state")
     if read_changes(clean.output / "state") != changes:
-        raise SystemExit(f"{folder}: the stream without kills has changed its model at other windows")
+        raise SystemExit(f"{folder}: the streams with and without kills have different model changes")
     verdict = compare(killed.output, clean.output, (FORECASTS, SHADOW))
     return Ended(verdict, names, killed.recovery_s, len(changes) - 1)
 
@@ -141,8 +141,9 @@ class _Swaps:
         if time.monotonic() - self._put_s < _PACE_S or unread >= _MOST_UNREAD:
             return
         change = self._change()
-        # The rows of a window close the window before it. In the phase `_WARMING`, put no rows
-        # that would let the stream reach the window of the change.
+        # The rows of a window close the window before it. In the phase `_WARMING`, once the change is
+        # decided, put only rows of windows before ``change - 1``, so that the stream does not reach the
+        # window of the change.
         if self._phase != _WARMING or change is None or self.windows < change - 1:
             self.put()
 
@@ -168,7 +169,7 @@ class _Swaps:
 
 
 def _rows(start: int, stop: int) -> pl.DataFrame:
-    """Return a row of each series for each window from number ``start`` up to ``stop``, counted from 0."""
+    """Return one row of each series for each window from ``start`` to ``stop - 1``; the first window is 0."""
     window, series = np.repeat(np.arange(start, stop), _SERIES), np.tile(np.arange(_SERIES), stop - start)
     noise = np.random.default_rng(start).normal(size=len(window)) / 10
     return pl.DataFrame(

@@ -25,7 +25,7 @@ from tests.chaos import inputs
 from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
-_RUNS = 5  # the stream runs five times, with the two versions of Beam in turn
+_RUNS = 5  # the stream is stopped five times; its runs use the two versions of Beam in turn
 _RUN_S = 40.0  # each run is stopped after 40 s: on Prism 2.76.0, forecasts were half a minute late
 
 

@@ -43,7 +43,7 @@ SHARDS: Final = 4
 PARTITIONS: Final = 4
 _TOPIC: Final = "readings"
 _WINDOWS_A_SECOND: Final = 2.0
-_LIMIT_S: Final = 420.0  # limit of each wait, for a restart, a window or the end, on a busy machine
+_LIMIT_S: Final = 420.0  # longest wait for a restart, a closed window or the job's end, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Stream:
         return through_us
 
     def apply_fault(self, fault: Callable[[Stream], None], is_waited_out: bool = False) -> Verdict:
-        """Cause a fault, wait until the stream has recovered, and compare the outputs.
+        """Cause a fault, wait until the stream has recovered, and return the result of `compare`.
 
         The stream recovers by a restart; if the fault ``is_waited_out``, the same run continues.
         """
@@ -188,7 +188,7 @@ class Stream:
         return self.compare(through_us, time.monotonic() - began_s)
 
     def compare(self, through_us: int, recovery_s: float = 0.0) -> Verdict:
-        """Compare which forecasts the stream and the backfill issued up to ``through_us``, not values."""
+        """Compare the forecasts of stream and backfill up to ``through_us``, by `IDENTITY`, not by value."""
         end = datetime.fromtimestamp(through_us / MICROSECONDS, UTC)
         raw = pl.concat([pl.read_parquet(path, columns=list(IDENTITY)) for path in self._files()])
         ours = raw.filter(pl.col("issued_at") <= end)

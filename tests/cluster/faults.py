@@ -116,7 +116,10 @@ FAULTS: Final[Mapping[str, Callable[[Stream], None]]] = {
 def run_faults(
     folder: Path, names: tuple[str, ...] = tuple(FAULTS), task_managers: int = 2
 ) -> dict[str, Verdict]:
-    """Start a cluster and a stream, and cause faults; return the verdicts on all faults and on the end."""
+    """Start a cluster and a stream, and cause the faults ``names``.
+
+    Return a verdict on the outputs after each fault, and one after the end of the stream.
+    """
     with (
         Broker.start(folder / "kafka") as broker,
         FlinkCluster.start(folder / "cluster", task_managers) as cluster,

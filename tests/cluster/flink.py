@@ -90,7 +90,7 @@ class FlinkCluster:
 
     @classmethod
     def start(cls, folder: Path, task_managers: int = 2, heap_mb: int = 256) -> Self:
-        """Start a cluster, or the processes of an existing cluster that do not run.
+        """Start a new cluster in ``folder``, or the stopped processes of the cluster that ``folder`` holds.
 
         Args:
             folder: the folder for its settings, checkpoints, logs and process ids.

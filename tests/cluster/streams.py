@@ -1,4 +1,4 @@
-"""Streams from a topic of a real broker into another topic, and a backfill of the same rows."""
+"""Functions for streams between two topics of a real broker, and for a backfill of the same rows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def even_partitions(windows: Windows) -> dict[str, int]:
 
 
 def uneven_partitions(windows: Windows) -> dict[str, int]:
-    """Return a partition for each series, so that each partition gets its share of the series in `SHARES`."""
+    """Return a partition for each series; `SHARES` gives the share of all series that each partition gets."""
     bounds = (np.cumsum(SHARES) * len(windows.series_ids)).round()
     return {name: int(np.searchsorted(bounds, i, "right")) for i, name in enumerate(windows.series_ids)}
 
@@ -166,7 +166,7 @@ def expected_forecasts(fleet: Windows, folder: Path, model: Forecaster | None = 
 
 
 def forecasts_of_rows(rows: pl.DataFrame, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
-    """Return the forecasts of a backfill of rows, without the last issue time.
+    """Return the forecasts of a backfill of rows, without the forecasts of its last issue time.
 
     A stream never issues at the last issue time, because no later row closes the last window.
     """

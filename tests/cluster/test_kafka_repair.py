@@ -49,7 +49,7 @@ def sent_rows(fleet: Windows) -> pl.DataFrame:
 
 
 def revisions(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the revision of each forecast that late rows change: the number of such rows in ``rows``."""
+    """Return, for each forecast that late rows change, its revision: how many late rows change it."""
     own = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
     changed = pl.int_ranges(pl.min_horizontal("window", own), pl.col("window") + pl.col("delay"))
     windows = rows.filter(pl.col("delay") > 0).select("series_id", changed.alias("window")).explode("window")

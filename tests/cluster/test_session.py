@@ -62,7 +62,7 @@ run_stream(stream_job(master, workers, Broker(Path(broker)), topic, Path(output)
 
 
 def stream_job(master: str, workers: str, broker: Broker, topic: str, output: Path) -> StreamJob:
-    """Return a stream of a topic on a cluster; it resumes from its state table, and a failure ends it."""
+    """Return a stream of a topic: it runs on Flink, resumes from its state table, and ends at a failure."""
     return StreamJob(
         forecaster(),
         source_of(broker, topic, output),

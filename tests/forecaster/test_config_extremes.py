@@ -1,4 +1,8 @@
-"""Tests of extreme settings: accepted ones give finite forecasts or DataError; too large ones are refused."""
+"""Tests of extreme settings.
+
+A model with accepted settings issues finite forecasts, or its training raises `DataError`. Settings beyond
+their upper bounds are refused.
+"""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ BAD_CELLS = [
 
 
 def with_bad_cells(frame: pl.DataFrame, cells: dict[str, object]) -> pl.DataFrame:
-    """Return the frame with row 3 changed: ``cells`` maps column names to new values."""
+    """Return the frame with its third row changed: ``cells`` maps column names to new values."""
     rows = frame.to_dicts()
     rows[2] |= cells
     return pl.DataFrame(rows, schema=frame.schema)

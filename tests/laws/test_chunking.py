@@ -113,7 +113,8 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
         # After more than ``max_gap`` windows without a value, the next value of a series is a cold start.
-        # After more than twice as many, the series is forgotten and counts as new: this is no cold start.
+        # After more than ``2 * max_gap`` such windows, the series is forgotten: its next value counts as
+        # the first value of a new series, and is no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))

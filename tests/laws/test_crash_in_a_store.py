@@ -32,7 +32,8 @@ from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that do not influence a resumed run
+# Comparisons leave out objects with these path prefixes, because they do not influence a resumed run.
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"
 _SLOW_S = 0.03  # each write of an output is delayed by 0.03 s; a snapshot must wait for the write
 
 
@@ -62,7 +63,7 @@ class PausedStream:
         self.thread.join()
 
     def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls ``change``, and pauses after the last of ``changes`` counted changes.
+        """Return a function that calls ``change``, and pauses once ``changes`` changes have been counted.
 
         If another thread of this stream begins a call during the pause, the call ends after the pause and
         returns None without a call of ``change``. In the threads of other streams, the function never pauses.

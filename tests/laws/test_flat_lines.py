@@ -1,4 +1,4 @@
-"""Law: a series that becomes constant (a flat line) raises an alarm, but none after 48 constant windows."""
+"""Law: a series that becomes constant raises an alarm near this time, but none after 48 constant windows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
-    """Generate four tuples for one example of a test.
+    """Return a strategy for one example of a test: four tuples, each with a value from each of ``parts``.
 
     The series of all four tuples are stepped together, which takes hardly longer than for one tuple.
     """

@@ -94,10 +94,10 @@ def test_two_jobs_over_consecutive_logs_match_one_job(
 def assert_same_as_one_job(
     model: Forecaster, logs: Logs, shards: tuple[int, int], data: st.DataObject, is_new_log: bool
 ) -> None:
-    """Assert that two jobs give the outputs of one job if the second continues with the shards of the first.
+    """Assert that two consecutive jobs together give the outputs of one job.
 
-    The second job reads the batches that the first job has not read. With ``is_new_log``, it reads them as
-    new logs whose offsets begin at 0.
+    The second job starts from the shards of the first job, and reads the batches that the first job has not
+    read. With ``is_new_log``, the second job reads them as new logs with offsets that begin at 0.
     """
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
     whole = fold(model, order, 1, partitions=logs.partitions)

@@ -27,7 +27,8 @@ from tests.precision import double_precision, in_double_precision
 
 WINDOWS = 100_000
 CHAIN_WINDOWS = int(os.environ.get("LONG_RUN_WINDOWS", "5000"))
-# Values at neighbouring lags of a smooth series are nearly equal, which magnifies rounding errors.
+# The values of a smooth series at neighbouring lags are nearly equal, so a least-squares regression on them
+# magnifies rounding errors.
 LAGS = (1, 2, 3, 22, 23, 24)
 
 

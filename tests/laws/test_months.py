@@ -37,7 +37,7 @@ SPLIT_US = 864_000_000_000  # this time is the start of 11 January 1970
 
 
 def readings() -> pl.DataFrame:
-    """Return rows with at most two values of a series in a month, and with months without a value.
+    """Return rows in which each series has at most two values in a month, and none in at least one month.
 
     Some rows are at the first or the last microsecond of a month.
     """

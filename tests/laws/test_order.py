@@ -48,7 +48,8 @@ def test_forecasts_do_not_depend_on_row_order_within_the_lateness(
     shuffled_order = run_shards(model, arrivals)
 
     assert shuffled_order.counts.late == 0
-    # An exact copy of a row is a duplicate, except in sums, which count each copy as an event.
+    # An exact copy of a row is a duplicate, except with the aggregates "sum" and "count": they count each row
+    # without an event id as a separate event. The rows of this test have no event ids.
     expected = 0 if aggregate == "sum" else min(copies, len(rows_of(fleet)))
     assert shuffled_order.counts.duplicates == in_order.counts.duplicates == expected
     scale = scales(aggregate_rows(rows, model.window_config).windows)
@@ -102,7 +103,7 @@ def test_the_late_rows_of_a_partition_do_not_depend_on_other_partitions(
     for batches in (
         order,
         logs.one_by_one(),
-    ):  # with several partitions, the second order reads the whole first one before any window closes
+    ):  # with several partitions, the second order reads all of the first partition before a window closes
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()

@@ -42,7 +42,9 @@ ALL = 200  # more windows than any fleet in this module has
 
 
 def several_rows(fleet: Windows, per_window: int) -> pl.DataFrame:
-    """Return up to ``per_window`` rows for each value of a fleet; some of them may lie in the next window.
+    """Return up to ``per_window`` rows for each value of a fleet.
+
+    The time of a row may be in the window after the window of its value.
 
     The values of the rows are rounded to two decimals.
     """
@@ -74,9 +76,9 @@ def write_rows(rows: pl.DataFrame, path: Path, german_times: Sequence[bool], com
 
 
 def scales_of(rows: pl.DataFrame) -> dict[str, float]:
-    """Return each series' scale: the deviation of its values, 1 % of its largest absolute value, and 0.001.
+    """Return a scale for each series: standard deviation + 1 % of the largest absolute value + 0.001.
 
-    A series of one value has no deviation, and its forecasts have intervals by the size of the value.
+    A series of one value has no standard deviation; the width of its intervals depends on this value.
     """
     value = pl.col("value")
     found = rows.group_by("series_id").agg(value.std().fill_null(0.0) + value.abs().max() / 100 + 1e-3)
@@ -142,9 +144,10 @@ def test_backfill_with_quarantine_replays_equals_backfill_of_correct_rows(
 
 
 def small_files(folder: Path) -> tuple[pl.DataFrame, int]:
-    """Write ``right.csv`` and ``wrong.csv``; return the rows of ``right.csv``, and a count.
+    """Write two files with the same rows; return the rows, and how many have German times in ``wrong.csv``.
 
-    The count is the number of these rows that have a time in the German format in ``wrong.csv``.
+    In ``right.csv``, all times have the ISO format. ``wrong.csv`` also has one row with an invalid value,
+    which is neither returned nor counted.
     """
     rng = np.random.default_rng(7)
     values = 1e3 + rng.normal(size=(20, 4)).cumsum(axis=0)
@@ -184,7 +187,7 @@ def test_rerunning_a_killed_quarantine_replay_gives_the_uninterrupted_outputs(tm
     for files in [last, *random.Random(4).sample(rest, min(15, len(rest)))]:
         power.restore(files)
         again = replay_quarantine(replay)
-        # A kill after the last file operation leaves nothing to do.
+        # If the kill came after the last file operation, the second replay finds no row that it can use.
         assert again.nothing or again.counts == undisturbed.counts
         assert (files is last) == bool(again.nothing)
         found = read_forecasts(output)

@@ -90,7 +90,7 @@ def test_rolling_forecasts_do_not_depend_on_later_rows(folder: Path, t: int, nor
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name][:, rows <= t], two[name][:, rows <= t], err_msg=name)
-        # Seasonal naive repeats the day before, so a change after ``t`` may be too recent for its forecasts.
+        # Seasonal naive repeats the values of the day before, which may all lie before the changed rows.
         if name != "seasonal_naive":
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 

@@ -1,4 +1,4 @@
-"""Law: about a day after a wrong value (a spike), the forecasts of a series are nearly as without it."""
+"""Law: about a day after a spike (wrong values), forecasts are nearly the same as without the spike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ model = Forecaster.untrained(NetworkConfig(hidden=8, horizon=24), WindowConfig()
 
 
 def forecast(values: Floats) -> Floats:
-    """Return the forecasts ``[Q, T, S, N]`` of a forecaster that is stepped through ``values`` ``[T, S]``."""
+    """Step `model` through ``values`` ``[T, S]``; return its forecasts ``[Q, T, S, N]``.
+
+    Q, T, S and N are the numbers of quantiles, windows, series and horizons.
+    """
     state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), START)
     return advance_in_place(model, state, values, START).values
 

@@ -128,8 +128,9 @@ def assert_transformed(
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    # P-values depend on the shares of earlier values at or beyond certain distances from their forecasts.
-    # A rounding error may move a value across such a distance, and so change a share by at most 0.05.
+    # A p-value depends on shares of earlier values: for each of some fixed distances, the share of the values
+    # at least that far from their forecasts. A rounding error may move a value across one of the distances,
+    # and so change a share by at most 0.05.
     assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()
 
 
@@ -149,12 +150,12 @@ def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, .
 
 
 def side_by_side(seeds: Iterable[int], levels: Iterable[float]) -> Floats:
-    """Return the columns of `kinds` for each seed, with the level of the seed added to its values."""
+    """Return the array ``kinds(seed) + level`` of each pair of seed and level, joined along the series."""
     return np.concatenate([kinds(seed) + level for seed, level in zip(seeds, levels, strict=True)], axis=1)
 
 
 def of_each_series(numbers: Iterable[float]) -> Floats:
-    """Return an array ``[S]`` from one number for each copy of `kinds`: its 9 series get the same number."""
+    """Return an array ``[S]`` that repeats each number 9 times, once for each series of a copy of `kinds`."""
     return np.repeat(np.array([*numbers], float), 9)
 
 
@@ -246,7 +247,7 @@ def test_least_squares_weights_stay_zero_with_only_rounding_noise() -> None:
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
-    """Train on ``values`` with the observed covariate ``heat`` and a known covariate times ``factor``."""
+    """Train with the observed covariate ``heat`` and a known covariate proportional to ``factor``."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))

@@ -67,7 +67,10 @@ def _with_versions(log: Log, share: float, rng: np.random.Generator) -> Log:
 
 
 def counting(log: Log, late: pl.DataFrame, repair: int, keep: Keep) -> Log:
-    """Return a log of only the rows that count: each row is its own event, and one watermark follows all."""
+    """Return the log without the observations that do not count; each remaining one gets its own event id.
+
+    The new log has only one watermark, after its last row.
+    """
     too_late = set(late.filter(pl.col("partition") == log.partition)["offset"]) if len(late) else set()
     # for each event: the offset and the window of each version that counts
     versions: dict[tuple[str, str], dict[int, int]] = {}
@@ -138,9 +141,10 @@ def test_replaced_event_versions_do_not_change_the_newest_revisions(
 
 
 def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
-    """Assert that a run has the states and newest forecasts of ``clean``, a run of only the rows that count.
+    """Assert that ``ran`` has the newest forecasts of ``clean``, and equal states of all live series.
 
-    The run may have issued more forecasts, of a series that did not exist yet without a dropped row.
+    ``clean`` is a run of only the rows that count. ``ran`` may have issued more forecasts, of a series that
+    did not exist yet without a dropped row.
     """
     expected, found = newest_by_key(clean.forecasts), newest_by_key(ran.forecasts)
     assert expected.keys() <= found.keys()

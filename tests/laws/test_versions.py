@@ -84,7 +84,7 @@ def test_a_rewarm_equals_a_state_stepped_from_the_start(empty: str, fleet: Windo
 
 
 def forecast_rest(model: Forecaster, output: Path, fleet: Windows) -> pl.DataFrame:
-    """Re-warm the state of an output for a model, and return the model's forecasts of later windows."""
+    """Re-warm the state in ``output`` for ``model``; return the forecasts of windows from START + 70 on."""
     warm = rewarm(model, state_table.read(output / "state").state)
     _, forecasts = advance(model, warm, fleet.between(START + 70, fleet.stop))
     return forecasts.frame()

@@ -78,7 +78,10 @@ def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
 
 
 def is_read(source: KafkaSource, topic: Topic, places: Positions, numbers: Iterable[int]) -> bool:
-    """Return True if a job at ``places`` has read the partitions ``numbers`` to their ends."""
+    """Return True if a job at ``places`` has read all messages of each partition in ``numbers``.
+
+    All messages include the messages that arrive later.
+    """
     ends = {source.name(number): len(topic.partitions[number]) for number in numbers}
     return all(name in places and places[name].offset == end for name, end in ends.items())
 
@@ -206,9 +209,9 @@ def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> R
 
 
 def run_in_time(model: Forecaster, source: KafkaSource, topic: Topic, earlier: Ran) -> Ran:
-    """Run a job over the complete topic with watermarks only after all rows, so that no row is late.
+    """Run a job over the rows of a topic that were not late in the run ``earlier``; here no row is late.
 
-    The rows that were late in an earlier run are left out, and the last watermarks are those of that run.
+    The watermarks come after all rows. They are the last watermarks of the run ``earlier``.
     """
     ran, batches = _read_whole(model, source, topic)
     late = sorted_rows(earlier.late)

@@ -1,4 +1,4 @@
-"""``python -m tests.lifecycle``: train, stream, retrain, promote, refuse and roll back one model.
+"""``python -m tests.lifecycle``: train, stream, promote, refuse and roll back versions of one model.
 
 Model A is trained on a history, and a stream starts with A. Then the data change. Model B is A retrained on
 the newer rows, and the gate promotes B. Model C is trained on noise, and the gate refuses C. A rollback

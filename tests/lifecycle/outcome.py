@@ -67,7 +67,11 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Return True if no window was lost or late, and versions changed or were refused as planned."""
+        """Return True if no window was lost, no row was late, and the versions are as planned.
+
+        The plan gives the versions of the champion, the refused versions, and the number of versions of the
+        stream.
+        """
         return (
             not self.windows_lost
             and not self.windows_late
@@ -110,7 +114,9 @@ def _p99(latency: Histogram) -> float:
 
 
 def _rewarm_difference(forecasts: pl.DataFrame, always: pl.DataFrame) -> float:
-    """Return the largest difference between the medians of two forecasts, divided by the scale of the data.
+    """Return the largest difference between medians of both frames, divided by the scale of the data.
+
+    Forecasts are compared if they have equal series, issue times and model versions.
 
     Args:
         forecasts: forecasts of the stream, whose state was re-warmed for the version.

@@ -86,7 +86,7 @@ class Stream:
         return inputs.HISTORY_DAYS + self._numbers().counts.rows_in // (24 * inputs.SERIES)
 
     def wait_for_days(self, more: int) -> None:
-        """Wait until the stream has read ``more`` days beyond the days that were written before this call."""
+        """Wait until the stream has read all days written before this call, and ``more`` further days."""
         wanted = self.days + more
         self._wait(lambda: self._days_read() >= wanted)
 

@@ -44,7 +44,7 @@ def _little_code() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pictures(_empty_pictures: None) -> Iterator[None]:
-    """From the first use on, let the runs of a test module draw real pictures, not empty files."""
+    """Let runs log real pictures, not empty files, from the first use in a test module to its last test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", FigureCanvasAgg)
         yield
@@ -65,6 +65,6 @@ def bucket() -> Iterator[Remote]:
 
 @pytest.fixture
 def s3(bucket: Remote) -> Iterator[Remote]:
-    """Yield an empty prefix in the bucket of the S3 server; delete its objects after the test."""
+    """Yield an empty prefix in the bucket of the S3 server; empty the whole bucket after the test."""
     yield bucket / "out"
     bucket.remove_below()

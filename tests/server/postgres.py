@@ -51,7 +51,7 @@ class Postgres:
 
 
 def find_programs() -> Path:
-    """Return the folder of PostgreSQL's programs: Debian's folder, else the folder on the search path.
+    """Return Debian's folder of PostgreSQL programs, or else the folder of the ``initdb`` on the search path.
 
     Raises:
         EngineError: PostgreSQL is not installed.

@@ -101,7 +101,10 @@ def assert_close(a: Arrays, b: Arrays) -> None:
 
 
 def added_arrays(block: Block) -> Arrays:
-    """Return the arrays that components added to a block, with windows on axis 0 and series on axis 1."""
+    """Return ``past`` and the arrays that components added to a block: windows on axis 0, series on axis 1.
+
+    Of ``history``, return only the rows of the block's own windows.
+    """
     found: Arrays = {
         field.name: getattr(block, field.name)
         for field in fields(Block)

@@ -69,7 +69,7 @@ def arrays_of(block: Block) -> Arrays:
 
 
 def component_and_block(name: str, cell: str) -> tuple[Component, Block]:
-    """Return a component of a model, and a block that all earlier components of the model have stepped."""
+    """Return the component ``name`` of a model, and a block that all components before it have stepped."""
     model = model_of(cell)
     block = block_of_windows(model, values_with_gaps(), np.array([START]))
     for component in model.components:

@@ -63,8 +63,8 @@ def test_each_window_back_scales_gradients_by_the_matrix_factor(factor: float) -
 
 def test_gradient_norms_use_the_transposed_recurrent_matrix() -> None:
     # Hidden unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone.
-    # So the gradient is in unit 2 at t, in unit 1 one window before t, in unit 0 two windows before t,
-    # and 0 in earlier windows.
+    # So only unit 2 has a gradient at t, only unit 1 one window before t, and only unit 0 two windows before
+    # t. In earlier windows, the gradient is 0.
     chain = np.zeros((3, 3), np.float32)
     chain[1, 0], chain[2, 1] = 2.0, 3.0
     model = linear_network(chain)

@@ -34,7 +34,7 @@ def scores_of(errors: dict[str, list[float]]) -> pl.DataFrame:
 def test_a_model_worse_at_every_horizon_never_ranks_higher(
     ratios: list[float], factor: float, horizons: int
 ) -> None:
-    """The worse model has fewer horizons; a mean over only these horizons could give it the higher skill."""
+    """The worse model may lack horizons; a mean over only its own horizons could give it the higher skill."""
     persistence = [1.0 + horizon for horizon in range(24)]
     good = [ratio * error for ratio, error in zip(ratios, persistence, strict=True)]
     worse = [error * factor for error in good[:horizons]]

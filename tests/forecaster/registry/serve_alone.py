@@ -27,7 +27,7 @@ def required_packages(lines: Sequence[str]) -> set[str]:
         seen.add(str(one))
         try:
             further = [Requirement(line) for line in requires(one.name) or ()]
-        except PackageNotFoundError:  # not installed: for another platform or Python version
+        except PackageNotFoundError:  # the package is for another platform or Python version
             continue
         names.add(canonicalize_name(one.name))
         extras = (*one.extras, "")

@@ -1,4 +1,4 @@
-"""Tests of a model behind the scoring server of MLflow, which answers requests in JSON, CSV and Parquet."""
+"""Tests of a model behind the scoring server of MLflow, which accepts requests in JSON, CSV and Parquet."""
 
 from __future__ import annotations
 

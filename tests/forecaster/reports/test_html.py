@@ -19,7 +19,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Parser that collects the elements of a page, and fails if an element is not closed."""
+    """Parser that collects the elements of a page; fails if an end tag is not of the last open element."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

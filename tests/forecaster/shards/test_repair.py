@@ -59,7 +59,7 @@ def run(
 
 
 def revised(outputs: list[Output]) -> list[tuple[str, int, int]]:
-    """Return the series, the window (counted from 0) and the revision of each revised forecast."""
+    """Return the series, the issuing window (counted from 0) and the revision of each revised forecast."""
     frames = [one.forecasts.frame() for one in outputs if one.revises and one.forecasts is not None]
     rows = pl.concat(frames).with_columns(w=pl.col("issued_at").dt.epoch("us") // HOUR_US - START - 1)
     return rows.sort("series_id", "w", "revision").select("series_id", "w", "revision").rows()

@@ -263,7 +263,7 @@ def test_rows_replace_handed_over_rows_of_a_reread_partition() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
-    # Another job begins p0 at offset 0 or at 50, the offset of the pending row, and first reads a row of p1.
+    # Another job will read p0 from offset 0 or from 50 (the pending row's), but first reads a row of p1.
     for begin in (0, 50):
         other = add_partitions(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)
@@ -283,7 +283,10 @@ def test_snapshots_whose_pending_rows_lack_partitions_can_be_read() -> None:
 
 
 def _used_value(shard: Shard, model: Forecaster) -> float:
-    """Close the window of pending rows with one series and time; return the value of the row that counts."""
+    """Close the window of the pending rows in a copy of the shard; return the value of the row that counts.
+
+    All pending rows have the same series and time, so only one of them counts.
+    """
     shard = shard.copy()
     for name, offset in shard.offsets.items():
         end = replace(closing(START, offset), partition=name)

@@ -169,7 +169,7 @@ def test_a_series_silent_for_more_than_max_gap_windows_retires(empty: str) -> No
             np.testing.assert_array_equal(array, blank.parts[name][field], err_msg=field)
 
 
-def test_each_return_of_a_retired_series_is_a_cold_start() -> None:
+def test_a_series_that_retires_twice_has_two_cold_starts() -> None:
     """After a cold start, a series is forecast as a new series."""
     model = forecaster(max_gap=1)
     state, forecasts = advance(

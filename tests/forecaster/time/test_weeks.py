@@ -1,4 +1,8 @@
-"""Tests of weekly windows: they begin on the weekday in the frequency, such as ``1w-sun``, or on Thursday."""
+"""Tests of weekly windows.
+
+They begin on the weekday that the frequency names, such as Sunday for ``1w-sun``. Windows of the plain
+frequency ``1w`` begin on Thursday.
+"""
 
 from __future__ import annotations
 

@@ -157,7 +157,10 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
 
 
 def test_equal_rows_are_summed_unless_event_or_origin_agrees() -> None:
-    """Equal rows are duplicates if they have the same event id, or the same origin: one place in one file."""
+    """With ``sum``, equal rows are duplicates only if they have the same event id or the same origin.
+
+    The origin of a row is a number that stands for its file and its place in this file.
+    """
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0

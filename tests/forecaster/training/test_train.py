@@ -222,7 +222,7 @@ def test_the_seed_determines_a_new_batch_order_each_epoch(
 
 def test_the_validation_skill_does_not_depend_on_network_halflife() -> None:
     # With a learning rate of almost 0, the network keeps its first weights. In the held-out windows, all
-    # values are 20 times as large, and these weights are no better than persistence: the skill is about 0.
+    # values are multiplied by 20, and the first weights are no better than persistence: the skill is near 0.
     # In these windows, the unit of a series depends on the half-life.
     # The loss is in units, so it depends on the half-life too, but the skill must not depend on it.
     noisy_end = sines(200, 6).values

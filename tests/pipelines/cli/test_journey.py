@@ -1,4 +1,4 @@
-"""Tests of the usual sequence of commands, init, train, backfill, stream and evaluate, and of doctor."""
+"""Tests of the usual sequence of commands, from init and train to evaluate and promote, and of doctor."""
 
 from __future__ import annotations
 

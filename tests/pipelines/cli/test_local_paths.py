@@ -1,4 +1,4 @@
-"""Test that options for local paths refuse addresses of an object store."""
+"""Test that each option for a local path has the parser `local_path`, which refuses store addresses."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_backfill_of_several_sensors_needs_series_id_or_layout(job: Job) -> None
     assert "no column names the series of the values" in line
     assert "data.layout = wide" in line
     summary, _ = job("backfill files -m model --set data.layout=wide")
-    assert summary["duplicates"] == 30  # both files have equal times, and all rows are in one series, 'value'
+    assert summary["duplicates"] == 30  # the files have the same 30 times, and all rows are in series 'value'
     summary, _ = job("backfill files/a.parquet -m model")
     assert (summary["used"], job.series()) == (30, {"value"})
     numbered = pl.concat([hours(30).with_columns(pl.lit(i).alias("sensor_no")) for i in range(3)])
@@ -235,7 +235,10 @@ def test_a_later_corrected_row_replaces_the_earlier_row(
 
 
 def test_replaced_rows_of_the_repeated_local_hour_are_stored(job: Job) -> None:
-    """Local times without a zone repeat for an hour: the later rows replace the earlier rows."""
+    """When summer time ends, an hour of local times occurs twice.
+
+    Without a zone, the rows of the second hour replace the rows of the first. With a zone, all rows count.
+    """
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
     write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
     summary, _ = job("backfill in.csv -m model")

@@ -155,7 +155,8 @@ def test_resuming_after_two_interrupts_or_sigkill_loses_no_row(
         wait_until(lambda folder=folder: has_forecasts(folder), job)  # type: ignore[misc]
         engines = prism_processes(job.pid)
         job.send_signal(signals[0])
-        # Two signals at almost the same time may count as one, so send the second signal until the job ends.
+        # If two equal signals follow each other closely, the process may receive only one of them. So repeat
+        # the last signal until the job has ended.
         while job.poll() is None:
             time.sleep(0.2)
             job.send_signal(signals[-1])

@@ -164,7 +164,7 @@ def test_original_and_imported_state_tables_give_equal_stream_outputs(
 
 
 def assert_refused(result: tuple[int, str, str], code: int, line: str) -> None:
-    """Assert that a command failed with exit code ``code``, no stdout, and one stderr line with ``line``."""
+    """Assert exit code ``code``, an empty stdout, and one line on stderr that contains ``line``."""
     assert result[0] == code, result
     assert result[1] == ""
     assert result[2].count("\n") == 1

@@ -1,4 +1,4 @@
-"""Tests of the pages of MLflow that ``statecast ui`` opens, in a real browser."""
+"""Tests of ``statecast ui``, its MLflow pages in a real browser, and the commands ``runs`` and ``models``."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_the_mlflow_models_page_shows_registered_versions(ui: Ui, page: Browser)
 
 
 def test_the_packed_runs_view_fits_into_an_mlflow_tag() -> None:
-    assert len(_packed(view())) < 5000  # MLflow refuses tags of more than 5,000 characters
+    assert len(_packed(view())) < 5000  # MLflow 3.1 refuses experiment tags of more than 5,000 characters
 
 
 def test_ui_on_a_port_in_use_is_refused_in_one_line(

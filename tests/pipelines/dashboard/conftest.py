@@ -35,7 +35,11 @@ OLD, NEW = forecaster(**SHORT_WEEK), forecaster("gru", seed=3, **SHORT_WEEK)
 
 
 def fleet(windows: int = WINDOWS) -> Windows:
-    """Return four hourly series: ``gate 2`` has a spike, and ``yard`` ends five windows early."""
+    """Return the first ``windows`` windows of four hourly series.
+
+    Series ``gate 2`` has a spike in window `SPIKE`. Series ``yard`` has no value in the last `SILENT` of all
+    `WINDOWS` windows.
+    """
     at, rng = np.arange(WINDOWS), np.random.default_rng(1)
     values = np.stack([10 * s + np.sin((at + 3 * s) * np.pi / 12) for s in range(len(IDS))], axis=1)
     values += rng.normal(scale=0.05, size=values.shape)

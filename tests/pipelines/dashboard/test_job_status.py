@@ -1,4 +1,4 @@
-"""Tests of the status of a job that the dashboard shows."""
+"""Tests of `job_status`, the status of a job in the dashboard."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_job_status_is_running_if_stored_numbers_are_recent(
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"pid": "?"}'])
 def test_a_folder_with_only_an_incomplete_lock_file_has_no_running_job(tmp_path: Path, text: str) -> None:
-    """A job that starts creates its lock file first."""
+    """A starting job first creates an empty lock file, and then writes its process id into the file."""
     assert not is_output(tmp_path)
     (tmp_path / markers.LOCK).write_text(text)
     assert is_output(tmp_path)

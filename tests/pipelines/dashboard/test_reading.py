@@ -99,7 +99,7 @@ def test_chart_forecasts_stay_one_horizon_apart_across_file_boundaries(finished:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list to which the name of each file is added when the dashboard opens the file."""
+    """Return a list to which each call of `DiskStore.open_parts` adds the name of the file it opens."""
     names: list[str] = []
     original = DiskStore.open_parts
 

@@ -114,7 +114,7 @@ def test_partial_reads_never_return_alarms_cleared_by_a_revision(
     The forecast file has several windows. The revision has one of them, which is not the last.
     """
     revise(output, 1, alarm=False)
-    # A file with fewer than 2**15 rows counts as 2**15 rows, so each call of `read` opens two new files.
+    # A file counts as at least 2**15 rows, so with this limit a call of `read` opens at most two new files.
     monkeypatch.setattr(alarms, "ROWS_AT_ONCE", 2 << 15)
     reader, unread = AlarmReader(ForecastFiles(output)), True
     is_cleared = (pl.col("series_id") == "gate 2") & (pl.col("issued_at") == issued(SPIKE))

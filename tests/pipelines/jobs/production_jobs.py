@@ -1,4 +1,4 @@
-"""Objects for tests of `ProductionRuns`: a fake MLflow store, numbers of a job, and a job with a clock."""
+"""Helpers for tests of `ProductionRuns`: a fake store, made-up `JobNumbers`, and a job with a fake clock."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ class _Run:
 
 
 def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
-    """Return the numbers of a job in which each version scored one forecast per window, 2 units too high."""
+    """Return the `JobNumbers` of a job after ``windows`` windows.
+
+    Each version has one scored forecast per window, at horizon 1; every forecast was 2 units too high.
+    """
     sums = ScoreSums(
         windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
     )
@@ -76,7 +79,10 @@ def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
 
 
 class Job:
-    """The `ProductionRuns` of one job: they log to a `Store`, and `take` moves their clock forward."""
+    """The `ProductionRuns` of one job, which log to a `Store` and use a fake clock.
+
+    `take` moves the clock forward, and then passes the numbers of the job to the runs.
+    """
 
     def __init__(self, store: Store, folder: Path, **options: Any) -> None:
         self.now_s, self.lines = 0.0, list[str]()

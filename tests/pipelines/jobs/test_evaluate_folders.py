@@ -27,7 +27,7 @@ from tests.fleets import START, forecaster, rows_of
 
 EVENTS = forecaster(aggregate="sum", empty="zero")
 HOURS = 60
-SPLIT = 40  # forecasts are scored from this hour on
+SPLIT = 40  # only the forecasts issued at the end of window 40 of `events`, or later, are scored
 
 
 def events() -> Windows:

@@ -95,7 +95,7 @@ def watch(alias: FakeAlias, output: Path, notices: list[str], *, follows: bool =
 
 
 def expected_frames(log: Log, window: int) -> pl.DataFrame:
-    """Return the forecasts of a log by `OLD` before the model change at ``window``, and by `NEW` after it."""
+    """Return the forecasts of a log: by `OLD` in windows before ``window``, by `NEW` from ``window`` on."""
     ran = fold(Models(OLD, (ModelChange(window, NEW),)), log.batches(), partitions=(log.partition,))
     frames = [part.frame() for part in ran.forecasts if part is not None and len(part)]
     return pl.concat(frames).sort("issued_at", "series_id")

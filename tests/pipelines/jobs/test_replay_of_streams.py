@@ -69,7 +69,7 @@ def replay_of(job: StreamJob) -> QuarantineJob:
 
 
 def assert_replayed_like(right: StreamJob, wrong: StreamJob) -> None:
-    """Run both streams, replay the quarantine of ``wrong``, and assert that both have the same state.
+    """Run both streams, replay the quarantine of ``wrong``, and assert equal states of all live series.
 
     Also assert that the replay repaired all quarantined rows. Forecasts are not compared here.
     """

@@ -1,4 +1,4 @@
-"""Tests of streams: replays, watched folders, bad files, and the state tables that they start from."""
+"""Tests of streams: replays, watched folders, bad files, and the state tables from which streams start."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_backtest_metrics_have_the_documented_names_and_steps(client: MlflowClie
 def test_the_logged_skill_is_a_mean_over_fixed_horizons(run: Run, outcome: TrainOutcome) -> None:
     mase = {(row["model"], row["horizon"]): row["mae"] for row in outcome.scores.to_dicts()}
     gains = [1 - mase["lstm", horizon] / mase["persistence", horizon] for horizon in (1, 3)]
-    # The fixed horizons are 1, 3, 6, 12 and 24.
+    # For every model, the logged skill is the mean of its skill at the horizons 1, 3, 6, 12 and 24.
     # The model forecasts only three windows ahead, so its skill at the horizons 6, 12 and 24 counts as 0.
     assert run.data.metrics["backtest/skill_vs_persistence"] == pytest.approx(sum(gains) / 5)
 
@@ -170,7 +170,7 @@ def test_a_training_on_unreadable_data_is_a_failed_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     assert run_command(["train", "bad.csv"]) == 3
-    assert not (tmp_path / "mlflow.db").exists()  # the training failed before it created a store
+    assert not (tmp_path / "mlflow.db").exists()  # the training failed before it created the MLflow store
     make_store(Store.parse(f"sqlite:///{tmp_path}/mlflow.db"))
     capsys.readouterr()
     assert run_command(["train", "bad.csv"]) == 3

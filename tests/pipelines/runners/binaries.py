@@ -10,7 +10,7 @@ from pipelines.runners import prism_binary
 
 
 def prism_of(version: str, body: str = "exit 0") -> str:
-    """Return a shell script whose text contains a version, as the program file of Prism does."""
+    """Return a shell script in which `prism_binary` finds ``version``, as in a real Prism binary."""
     return f"{body}\n# path\t{prism_binary.PACKAGE}\n# mod\tgithub.com/apache/beam/sdks/v2\t{version}\th1:x"
 
 
@@ -28,7 +28,7 @@ def write_script(path: Path, body: str) -> Path:
 
 
 def without_prism_and_go(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Let a test run as on a machine without Prism, without Go, and without a program that installs Go."""
+    """Let a test run as on a machine without Prism and Go, and without uv and pip, which could install Go."""
     for name in ("STATECAST_PRISM", "XDG_CACHE_HOME", "GOBIN", "GOPATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))

@@ -31,7 +31,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bin"
 
 
-# A fake Maven, which fetches jars: it writes a jar if its arguments contain the text {served}, or else fails.
+# The script of a fake Maven, the program that fetches jars. The tests replace {served} by a text: if the
+# arguments of the script contain this text, it writes a jar; otherwise it fails.
 MAVEN = """
     for word; do case "$word" in -DoutputDirectory=*) folder=${{word#*=}};; esac; done
     case "$*" in

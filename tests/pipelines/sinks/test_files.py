@@ -143,8 +143,8 @@ def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
     write_forecasts(folder, 0, windows=4)
     write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):
-        # The file that was written last is the first by name. Two quick writes may have equal times, so set
-        # the times: the first file by name gets the latest time.
+        # The file that was written last is the first by name. Two files that are written in quick succession
+        # may have equal modification times, so set these times: the first file by name gets the latest time.
         os.utime(file, (1e9 - age, 1e9 - age))
     found = read_forecasts(folder)
     assert len(found) == 8
@@ -221,7 +221,10 @@ def test_the_taken_method_returns_each_written_file_once(folder: Path) -> None:
 
 @pytest.fixture
 def written(folder: Path) -> Path:
-    """Return shard 0's output folder: forecasts of three blocks, late and rejected rows of two partitions."""
+    """Return an output folder to which shard 0 wrote forecasts, late rows and rejected rows.
+
+    The forecasts are of three blocks; the late and the rejected rows are of two partitions.
+    """
     shard_0 = shard_files(folder)
     for start in (0, 4, 8):
         shard_0.write_forecasts(issued_forecasts(start=START + start))

@@ -75,7 +75,7 @@ def reasons(batches: Iterable[Batch]) -> list[str]:
 
 
 def watermark_hours(batches: Iterable[Batch]) -> list[float | None]:
-    """Return the watermark after each batch in hours after START, or None for a batch without one."""
+    """Return the watermark after each batch in hours after START, or None for a batch without a watermark."""
     return [None if b.watermark_us is None else b.watermark_us / HOUR_US - START for b in batches]
 
 
@@ -84,7 +84,7 @@ ByOffset = dict[int, tuple[Any, ...]]
 
 
 def by_offset(batches: Iterable[Batch], watermark_us: int | None = None) -> ByOffset:
-    """Return the rows and the watermark at each offset of some batches (see `ByOffset`).
+    """Return, for each offset in the batches, its rows and the watermark before it (see `ByOffset`).
 
     Assert that each batch begins at the offset at which the batch before it ends.
     """

@@ -212,7 +212,7 @@ def test_a_watched_folder_that_may_not_be_searched_raises_an_error(
         raise PermissionError(13, "Permission denied")
 
     write_file(inbox / "1.csv", [("a", 1, 1)])
-    # Root may search every folder, so replace the function that looks at each file.
+    # The user root may search every folder. So a function that is called for each file raises the error.
     monkeypatch.setattr("pipelines.sources.files.listing._why_left_out", refuse)
     with pytest.raises(DataError, match=r"cannot be listed \(Permission denied\)"):
         watch(inbox).step(0)

@@ -90,8 +90,8 @@ def test_rereading_a_folder_gives_the_same_log(
     for i, text in enumerate(files):
         write_file(inbox / f"{i}.csv", text)
     with mock.patch.object(folders, "_STEP_BYTES", step_bytes):
-        # Read the log in parts, some of them after a restart of the source. At each offset, a part must have
-        # the same row and watermark as the whole log has if it is read at once.
+        # Read the log in parts; the source may be restarted before each part. At each offset, a part must
+        # have the same row and watermark as the whole log has if it is read at once.
         seen = by_offset([])
         offset, watermark_us = 0, None
         for _, steps, again in restarts:

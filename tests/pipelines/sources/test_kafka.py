@@ -300,7 +300,7 @@ def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> li
 
 def test_future_rows_are_quarantined_despite_a_future_arrival_time(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
-    # The broker gives 2199 as the arrival time of the second message, and no arrival time for the third.
+    # The broker gives the second message an arrival time in the year 2199, and the third no arrival time.
     topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]
     source = source_of(topic, tmp_path, poll_rows=10**6)
     batches = read_to_end(Reading(source), source.begin({}), {"rows-0": 3})
@@ -356,7 +356,8 @@ def test_messages_stay_rejected_although_their_schema_becomes_known(tmp_path: Pa
         first = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
         answers["GET /schemas/ids/8"] = KNOWN  # the registry now has the schema
         second = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
-        # The second reading must use the answers stored in the journal, in which the schema is unknown.
+        # The second reading must request no schema: the journal holds schema 7, and the offsets of the
+        # messages that the first reading rejected because schema 8 was unknown.
         assert registry.requests == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
     away = replace(source, decoder=replace(spec, registry="http://127.0.0.1:9"))
     third = read_to_end(Reading(away), away.begin({}), {"rows-0": 4})

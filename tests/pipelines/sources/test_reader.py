@@ -44,7 +44,7 @@ class Listed:
 
 
 class Read(NamedTuple):
-    """The result of one read of a `Reader`; ``offset`` is the only partition's offset after the batches."""
+    """The result of one read of a `Reader`; ``offset`` is the offset of ``log`` after the read."""
 
     batches: tuple[Batch, ...]
     offset: int

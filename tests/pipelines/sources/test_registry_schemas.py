@@ -93,7 +93,8 @@ def test_a_temporary_registry_failure_loses_no_message() -> None:
     clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
     with registry_of(lambda request: answers.pop(0)) as registry:
         decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))
-        # The decoder waits 0.2 s after the first failure and 0.4 s after the second, so it requests twice.
+        # The decoder requests the schema at 0.0 s and again at 0.2 s. After this second failure it waits
+        # 0.4 s, so the calls at 0.3 s to 0.5 s send no request.
         for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
             with pytest.raises(RegistryAway, match="answers 50"):
                 decoded(decode, messages(7, 7))

@@ -148,7 +148,8 @@ def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -
 
 
 def test_repr_of_default_columns_is_unchanged_since_0_1_0() -> None:
-    # The manifest of a replay stores this text. Settings newer than 0.1.0 appear only if they are set.
+    # The manifest of a replay stores the repr of its columns, and a replay resumes only if the text is equal.
+    # So settings newer than 0.1.0 appear in the repr only if they differ from their defaults.
     assert repr(Columns()) == (
         "Columns(layout='auto', series_id='', timestamp='', value='', event_id='', time_format='auto', "
         "decimal='auto', missing=(), encoding='auto', observed=())"

@@ -38,7 +38,7 @@ def test_a_resumed_replay_ignores_time_between_stop_and_resume(tmp_path: Path) -
     assert values(read_log(source)) == [0]
     later = Clock(NOW_S + 1e6)
     again = replace(source, clock=later)
-    # Only one window is due, because a resumed replay counts the time from its first step.
+    # Only one window is due, because a resumed replay counts the time from the first row after the resume.
     assert values(read_log(again, 1)) == [1]
     later.now_s += 2
     assert values(read_log(again, 2)) == [2, 3]

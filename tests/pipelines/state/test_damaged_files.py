@@ -53,10 +53,10 @@ def damaged(whole: bytes) -> Iterator[bytes]:
 
 
 def assert_as_written_or_refused(path: Path, whole: bytes, read: Callable[[], T], written: list[T]) -> int:
-    """Damage a file in many ways, and assert that it is refused or read without a change.
+    """Damage a file in many ways; assert that ``read`` refuses each copy or returns a value in ``written``.
 
-    Refused means an error of one line that names the file. Otherwise ``read`` must return one of ``written``.
-    Returns how many of the damaged files were refused.
+    Refused means an error of one line that names the file.
+    Returns how many of the damaged copies were refused.
     """
     refused = 0
     for data in damaged(whole):

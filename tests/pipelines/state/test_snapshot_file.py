@@ -133,7 +133,7 @@ def test_two_writers_of_one_snapshot_use_different_temporary_files(tmp_path: Pat
 
 
 def test_a_flipped_bit_never_changes_offsets_or_counts_unnoticed(tmp_path: Path) -> None:
-    """Reading the series detects each flipped bit, except one in the name of the checksum."""
+    """Reading the series detects each flipped bit, except in the 26 bytes before the checksum."""
     (shard,) = shards_after_five_windows(1)
     snapshot_file.write_shard(tmp_path, shard)
     (path,) = tmp_path.iterdir()
@@ -150,7 +150,7 @@ def test_a_flipped_bit_never_changes_offsets_or_counts_unnoticed(tmp_path: Path)
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return True if damage to the byte at ``place`` hides the checksum of a file.
+    """Return True if a reader cannot find the checksum of a file whose byte at ``place`` is damaged.
 
     A reader finds the checksum by the 26 bytes before it: its key, the type and length of its value, and
     ``crc32:``. If one of them is damaged, the file is read without a check, as files of earlier versions are.

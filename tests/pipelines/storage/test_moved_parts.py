@@ -51,9 +51,9 @@ def read_parts(output: Path) -> dict[str, str]:
 def fail_renames(
     monkeypatch: pytest.MonkeyPatch, *at: int, error: BaseException, after: bool = False
 ) -> None:
-    """Make the renames with the numbers ``at``, counted from 0, raise ``error`` before the move.
+    """Make the calls of `os.replace` with the numbers ``at``, counted from 0, raise ``error``.
 
-    If ``after`` is True, they raise it after the move.
+    These calls raise the error without a rename; if ``after`` is True, they rename first.
     """
     real, made = os.replace, 0
 

@@ -279,7 +279,7 @@ def test_replace_parts_moves_hidden_folder_contents_over_old_folders(place: Loca
 
 
 def test_complete_replacement_replaces_a_part_with_prefix_old(tmp_path: Path) -> None:
-    """The old version of a part "state" is moved to "old-state", so this name is a special case."""
+    """A replaced part "state" is kept as "old-state", but here "old-state" is the name of a new part."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")
     write_text_in(hidden / "old-old-state" / "x", "old")

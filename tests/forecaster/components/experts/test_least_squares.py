@@ -39,7 +39,7 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
 
 
 def test_least_squares_updates_do_not_depend_on_the_memory_layout() -> None:
-    # In a part of a large fleet, the inverse is not contiguous, and other code updates it.
+    # For a part of a large fleet, ``inverse`` is not contiguous, and `_update` takes another branch.
     expert, rng = LeastSquares("ar", 4, (1, 2, 3, 5)), np.random.default_rng(3)
     whole = expert.init(6)["inverse"].transpose(1, 2, 0).copy()
     padded = np.zeros((4, 4, 9), np.float32)

@@ -47,8 +47,8 @@ def test_stacking_is_more_accurate_than_the_two_worst_members() -> None:
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        # The mean error of the worst member is 1.8 at horizon 1 and 2.2 at horizon 3.
-        # The mean error of a forecast that repeats the last value is 0.8 and 1.4.
+        # The mean error of the worst member, `guess`, is 1.8 at horizon 1 and 2.2 at horizon 3. The mean
+        # error of the second worst, which repeats the last value, is 0.8 at horizon 1 and 1.4 at horizon 3.
         assert combined < 0.6
 
 
@@ -72,8 +72,8 @@ def test_stacking_weights_are_a_ridge_regression_on_past_actuals() -> None:
     decay = np.sqrt(kept[::-1].cumprod()[::-1] / kept)[:, None]
     squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
-    # The ridge regression shrinks the weights towards ``first``, weights as in Bates and Granger:
-    # a larger sum of squared errors gives a smaller weight.
+    # The ridge regression shrinks its weights towards ``first``, the weights of Bates and Granger:
+    # in ``first``, a member with a larger sum of squared errors has a smaller weight.
     errors = np.square(decay * (x - y[:, None])).sum(axis=0)
     first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
     weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)
@@ -130,8 +130,12 @@ def test_residuals_are_nan_without_an_earlier_forecast() -> None:
     assert not np.isnan(one.residuals[5]).any()
 
 
-def test_interpolation_keeps_anchor_horizon_weights_and_their_sum() -> None:
-    """Weights are computed only at some horizons, the anchor horizons."""
+def test_interpolation_to_all_horizons_keeps_anchor_weights_and_sums() -> None:
+    """Weights are computed only at the anchor horizons; a matrix interpolates them to all horizons.
+
+    Each row of the matrix sums to 1. So if the weights at each anchor horizon have the same sum, the weights
+    at every horizon have this sum.
+    """
     assert anchor_horizons(1) == (1,)
     assert anchor_horizons(24) == (1, 2, 4, 8, 16, 24)
     spread = by_horizon(anchor_horizons(10), 10)

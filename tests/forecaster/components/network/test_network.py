@@ -115,7 +115,7 @@ def test_median_equals_weighted_mean_of_expert_forecasts_plus_correction() -> No
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_forecasts_of_selected_windows_equal_forecasts_of_all_windows(cell: str) -> None:
-    """The network can compute the forecasts of some windows of a block only, to save time."""
+    """To save time, the network can compute the forecasts of only some windows of a block."""
     net, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(ALL_EXPERT_COUNT, 9, 3, 4)
     rows = slice(1, None, 3)
     every, hidden, memory = net(x, *net.initial(3), experts=experts)
@@ -130,7 +130,7 @@ def test_layers_after_the_first_add_output_to_input(cell: str) -> None:
     net, x = network(cell, layers=3), torch.randn(6, 3, INPUTS)
     for layer in (1, 2):
         for weight in net.recurrent[layer].parameters():
-            weight.detach().zero_()  # a layer with weights of 0 adds nothing to its input
+            weight.detach().zero_()  # with weights and a state of 0, a layer adds nothing to its input
     one = network(cell, layers=1)
     one.load_state_dict(
         {name: part for name, part in net.state_dict().items() if name in one.state_dict()}

@@ -1,4 +1,4 @@
-"""Tests that text files of spreadsheets are read: decimal commas, grouped thousands, and encodings."""
+"""Tests of reading text files from spreadsheet programs: decimal commas, thousands signs, encodings."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_files_with_unambiguous_numbers_are_read_exactly_or_refused(
     except DataError:
         return
     assert reasons == []
-    # If all numbers are whole and below a million, perhaps no cell shows that a point groups thousands.
-    # The reader then reads 1.234 as a number with three decimals.
+    # In the style (",", "."), a whole number below a million may look like a number with a decimal point.
+    # The reader then reads 1.234 as a number with three decimals, unless another cell shows the style.
     assert values == exact or is_ambiguous
 
 
@@ -116,8 +116,8 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
 
 
 def test_decimal_commas_one_batch_after_ambiguous_points_are_refused(tmp_path: Path) -> None:
-    # The points of the first batch separate thousands, but look like decimal points before three decimals.
-    # Only the decimal commas in the second batch show that the points separate thousands.
+    # In the first batch, 1.234 may be a number of thousands or a number with three decimals. Only the decimal
+    # commas in the second batch show that the points separate thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)

@@ -1,4 +1,4 @@
-"""Tests of the column names and the first rows of files, which are read before all rows."""
+"""Tests of `column_names` and `first_rows`, which return the column names and first rows of a file."""
 
 from __future__ import annotations
 
