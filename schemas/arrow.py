@@ -40,7 +40,7 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
     - decimals with more digits than a Polars Decimal become Decimal if the values fit, else text.
 
     A cell of a type that Polars does not have becomes text: the name of the type and then the value. A text,
-    a number or a Boolean in a union becomes text without the name of the type.
+    an integer, a float or a Boolean in a union becomes text without the name of the type.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     made = [_converted(chunk) for chunk in chunks]
@@ -180,10 +180,10 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Convert an Arrow cell to text: the Arrow type, a blank, and the value as JSON; null stays null.
+    """Convert an Arrow cell to text: text, an integer, a float or a Boolean as such; null stays null.
 
-    A value that is text, a number or a Boolean is written without the type. If Python cannot read the value,
-    only the type is written.
+    Any other value is written as the Arrow type, a blank, and the value as JSON. If Python cannot read the
+    value, only the type is written.
     """
     try:
         value = cell.as_py()

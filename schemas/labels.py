@@ -91,7 +91,7 @@ def _stripped_text(column: pl.Series) -> pl.Series:
 
     Whole numbers lose their ``.0``, so that 1.0 and 1 are the same label.
     """
-    words = cells.names(column).str.strip_chars()
+    words = cells.names(cells.names(column).str.strip_chars())
     return words.set(words == "", None)
 
 

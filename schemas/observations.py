@@ -165,7 +165,7 @@ def validate(
 
 
 def _read(frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = "") -> pl.DataFrame:
-    """Convert a raw frame to an observation frame without the column ``offset``.
+    """Convert all rows of a raw frame, valid or not, to the columns of observations without ``offset``.
 
     A cell that cannot be parsed becomes null. In a covariate it becomes infinity (see `_covariate`).
     """
@@ -195,7 +195,7 @@ def _is_good(read: pl.DataFrame) -> bool:
 
 def _are_visible(names: pl.Series) -> bool:
     """Return True if every name contains a character that is not blank."""
-    # Most names begin with an ASCII letter or digit and pass the first check, which is the faster one.
+    # The first check is the faster one: text from "!" to "~" begins with a visible character, as most ids do.
     return bool(names.is_between("!", "~").all() or names.str.contains(r"\S").all())
 
 

@@ -83,7 +83,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return `Covariates`: the observed ones in ``observed``; with ``decoder``, also known and static ones."""
+    """Return the observed covariates ``observed``; with ``decoder``, add known and static covariates."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]

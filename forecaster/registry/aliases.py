@@ -53,7 +53,7 @@ class Move:
 
 
 def training_tags(until: datetime, parent: Version | None = None) -> dict[str, str]:
-    """Return a version's tags: the end of its training data, and the version from which training continued.
+    """Return tags for a new version: the end of its training data and, if given, its ``parent``.
 
     Args:
         until: end of the last window that the weights have learned from.

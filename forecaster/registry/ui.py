@@ -1,4 +1,4 @@
-"""The command that serves MLflow's pages for a store.
+"""The arguments and the environment of the process that serves MLflow's pages for a store.
 
 This module does not import MLflow: another process serves the pages.
 """

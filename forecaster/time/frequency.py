@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Frequency:
     offset_s: int = 0
 
     @staticmethod
+    @lru_cache(maxsize=64)  # jobs parse the text of their frequency for every batch
     def parse(text: str) -> Frequency:
         """Return the frequency of a text such as ``"15m"``, ``"1d12h"``, ``"1w-sun"``, ``"1mo"`` or ``"1q"``.
 

@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 
 def first_weights(fleet: Fleet, training: TrainingConfig, start: Forecaster | None) -> tuple[Network, Fleet]:
-    """Return a training's first network, and a copy of ``fleet`` with the linear part of that network.
+    """Return the network with which a training starts, and a copy of ``fleet`` with its linear part.
 
     Args:
         fleet: the fleet to learn from.

@@ -69,7 +69,7 @@ class StepShards(beam.PTransform[Any, Any]):
     settings: StepSettings
 
     def expand(self, parts: Any) -> Any:
-        """Pass each part of a batch to the thread of its shard; return a PCollection of the shard numbers."""
+        """Pass each part of a batch to the thread of its shard; return the shard number of each part."""
         return parts | beam.ParDo(_StepShard(self.settings)).with_output_types(int)
 
 

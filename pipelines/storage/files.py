@@ -63,7 +63,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Complete a killed `replace_parts` if all new parts are in ``hidden``; remove ``hidden`` in any case.
+    """Remove ``hidden``; first complete a killed `replace_parts` if it had marked its parts complete.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.

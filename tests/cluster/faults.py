@@ -92,7 +92,8 @@ def running(cluster: FlinkCluster) -> list[str]:
 
 
 def await_checkpoint(cluster: FlinkCluster) -> str:
-    """Wait until the running job has a complete checkpoint; return the newest one's size and duration."""
+    """Wait until the running job has a complete checkpoint; return the size and duration of the
+    newest one as text."""
     until_s = time.monotonic() + _SAVEPOINT_S
     while time.monotonic() < until_s:
         for job in running(cluster):

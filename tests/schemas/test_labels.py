@@ -69,7 +69,7 @@ def test_the_texts_none_and_na_are_valid_labels_and_ids() -> None:
 
 
 def test_numeric_labels_and_their_texts_become_the_same_label() -> None:
-    for label in ([1.0, 2.5], ["1.0", "2.5"], ["1", "2.5"]):
+    for label in ([1.0, 2.5], ["1.0", "2.5"], ["1", "2.5"], [" 1.0", "2.5 "]):
         good, _ = validate(raw(x=[1, 2], label=list(label)), ["x"])
         assert good["label"].to_list() == ["1", "2.5"]
 

@@ -245,7 +245,7 @@ def test_series_ids_may_be_numbers_or_the_text_na() -> None:
     assert validate(raw_rows(series_id="NA"))[0].height == 1
 
 
-def test_validate_drops_columns_outside_the_observation_and_quarantine_schemas() -> None:
+def test_accepted_and_rejected_frames_have_exactly_their_schemas_columns() -> None:
     good, bad = validate(raw_rows().with_columns(file=pl.lit("f"), row=1, event_id=9))
     assert good.schema == observations.empty(event_id=True).schema
     assert bad.schema == quarantine.empty().schema

@@ -51,7 +51,9 @@ class EventVersions:
         )
 
     def marked(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows that `add` returned, with the columns `DROPPED` added, and without their indices.
+        """Return rows that `add` returned, with the columns `DROPPED` in place of their indices.
+
+        `DROPPED` marks the versions that do not count.
 
         The rows stay in their order. ``dropped_in`` and ``dropped_at`` of a version that does not count are
         "" and its place in the files: a replay repairs no window, for which they would be needed.

@@ -77,7 +77,7 @@ class Listing:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # If the modification time was in the future, use the time when this version was first listed.
+            # Measure from the modification time, or from this version's first listing if that was earlier.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name

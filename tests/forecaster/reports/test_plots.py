@@ -79,7 +79,7 @@ def test_figures_are_drawn_without_pyplot() -> None:
         assert figure.axes[0].get_xlabel()
         assert figure.axes[0].get_ylabel()
         assert figure.axes[0].get_title(loc="left")
-    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot, but figures must not use it
+    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; it must then manage no figure
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 

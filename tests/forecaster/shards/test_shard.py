@@ -263,7 +263,7 @@ def test_rows_replace_handed_over_rows_of_a_reread_partition() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
-    # Another job will read p0 from offset 0 or from 50 (the pending row's), but first reads a row of p1.
+    # The pending row has offset 50. Another job is to read p0 from 0 or 50, but first reads a row of p1.
     for begin in (0, 50):
         other = add_partitions(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)

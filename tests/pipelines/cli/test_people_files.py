@@ -64,7 +64,7 @@ def test_an_unused_column_in_a_folder_name_is_reported(job: Job) -> None:
     assert line.endswith("1 more file)")
 
 
-def test_backfill_of_several_sensors_needs_series_id_or_layout(job: Job) -> None:
+def test_rows_of_several_sensors_need_series_id_or_layout(job: Job) -> None:
     for sensor in ("a", "b"):
         write_parquet(hours(30), job.folder / "folders" / f"sensor={sensor}" / "part-0.parquet")
         write_parquet(hours(30), job.folder / "files" / f"{sensor}.parquet")

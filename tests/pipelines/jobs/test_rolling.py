@@ -139,7 +139,7 @@ def test_settings_scores_and_tables_are_logged_to_mlflow(
     assert {"scores.json", "scores_by_step.json", "coverage_by_series.json", "plots"} <= names
 
 
-def test_the_evaluation_report_has_plots_and_a_table_per_horizon(
+def test_evaluation_report_has_all_plots_and_a_heading_per_horizon(
     evaluation: tuple[Path, ProgressCounts, Evaluated],
 ) -> None:
     folder, _, evaluated = evaluation

@@ -116,7 +116,7 @@ def test_the_cause_of_a_failure_is_read_from_flinks_exceptions(
     assert re.search(cause, on_flink._cause(FlinkSettings("host:1", "pool:50000"), "mine"))
 
 
-def test_without_flink_exceptions_the_error_names_a_general_cause() -> None:
+def test_unless_a_flink_cluster_answers_the_cause_is_general() -> None:
     assert on_flink._cause(FlinkSettings("127.0.0.1:1"), "mine") == "a Flink worker or task has died"
     assert on_flink._cause(FlinkSettings(), "mine") == "a Flink worker or task has died"
 

@@ -76,7 +76,7 @@ def test_the_error_for_invalid_alert_rules_names_the_setting(text: str, line: st
 
 
 @pytest.mark.parametrize("text", ["alerts = 3", "[alerts]\nmetric = 3", "alerts = [3]"])
-def test_alert_rules_that_are_not_tables_are_refused(text: str, tmp_path: Path) -> None:
+def test_alerts_other_than_an_array_of_tables_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must be tables that begin with \[\[alerts\]\]$"):
         load(tmp_path, text)
 

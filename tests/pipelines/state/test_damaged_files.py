@@ -96,7 +96,7 @@ def test_damaged_checksummed_replay_manifest_is_refused_or_read_unchanged(tmp_pa
     assert check_replay(path, [rows], "how", 1, 0.0) == 12.5
 
 
-def test_damaged_folder_manifests_are_refused_or_give_unchanged_entries(tmp_path: Path) -> None:
+def test_damaged_folder_manifests_are_refused_or_lose_only_last_entries(tmp_path: Path) -> None:
     path = tmp_path / "folder.jsonl"
     for entry in ENTRIES:
         FolderManifest(path).add(entry)
@@ -117,7 +117,7 @@ def test_damaged_folder_manifests_are_refused_or_give_unchanged_entries(tmp_path
     assert read() == ENTRIES
 
 
-def test_damaged_kafka_journals_are_refused_or_give_unchanged_entries(tmp_path: Path) -> None:
+def test_damaged_kafka_journals_are_refused_or_lose_only_last_entries(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     for offset, us in ((0, 5), (7, 9)):
         Decisions(path).raise_watermark("t-0", offset, us)
