@@ -168,7 +168,7 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return the offset from which on a later `ClockDecision` may replace the stored one; 0 without one."""
+        """Return the offset from which on another `ClockDecision` may replace the last one; 0 without one."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 
