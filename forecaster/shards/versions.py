@@ -85,7 +85,7 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
-    """Return the event versions that must be marked as not counting, with the columns `DROPPED`.
+    """Return the event versions that do not count, because another one does, with the columns `DROPPED`.
 
     The column ``by_number`` is the ``number`` of the row that counts instead. With ``keep="last"``, this row
     is a new one.

@@ -225,8 +225,8 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # Discard the prepared state and re-warm if the window before ``window`` is not the last window that
-        # each live series was stepped through.
+        # If the last closed window of any live series is not the one before ``window``, discard the prepared
+        # state and re-warm.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)

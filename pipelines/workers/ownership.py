@@ -74,7 +74,7 @@ def mark_shard_ended(settings: StepSettings, shard: int) -> None:
 
 
 class WriteGuard:
-    """Decides for all threads of a run whether they may still write.
+    """Decides for all threads of a worker process whether the run may still write.
 
     A run stops writing for good when it is abandoned, or when another run owns its output folder.
 

@@ -122,7 +122,7 @@ def assert_survives_kills(
         output,
         3,
         # The workers are killed once each shard has written forecasts after its last snapshot. Listing a slow
-        # store takes time; with a shorter interval, the next snapshot would already hold these windows.
+        # store takes time; with a shorter interval, a new snapshot could hold these windows before the kill.
         snapshot_every_s=5.0,
         runner="flink",
         flink=FlinkSettings(cluster.master, cluster.workers),

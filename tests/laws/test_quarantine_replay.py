@@ -109,7 +109,7 @@ def test_backfill_with_quarantine_replays_equals_backfill_of_correct_rows(
     rng = np.random.default_rng(seed)
     german, commas = (rng.random(len(rows)) < share for _ in range(2))
     right = int(rng.integers(len(rows)))
-    german[right] = commas[right] = False  # one row stays valid: a job refuses files without valid rows
+    german[right] = commas[right] = False  # at least one row stays valid: jobs refuse files without any
     model = forecaster(aggregate=aggregate, max_gap=max_gap, **SHORT_WEEK)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

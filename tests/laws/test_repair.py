@@ -176,7 +176,7 @@ def test_repairs_apply_model_changes_again_and_revise_shadow_forecasts(
 
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 1), repair=st.integers(1, 5), data=st.data())
-def test_repaired_topic_forecasts_equal_forecasts_of_undelayed_rows(
+def test_topic_repairs_give_the_forecasts_of_rows_in_time(
     kills: int, lateness: int, repair: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed=False))

@@ -14,7 +14,7 @@ from pipelines.sources.messages.field_names import Names
 from schemas import cells
 
 
-def test_joined_series_ids_escape_slashes_and_need_every_name() -> None:
+def test_a_joined_id_escapes_slashes_and_needs_every_cell() -> None:
     parts = [pl.Series([3, 3, None, 4]), pl.Series(["tea", "a/b", "x", " "])]
     assert cells.joined_names(parts).to_list() == ["3/tea", "3/a%2Fb", None, None]
     assert cells.joined_names(parts[1:]).to_list() == ["tea", "a/b", "x", " "]

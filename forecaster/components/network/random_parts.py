@@ -37,7 +37,7 @@ class Dropout(nn.Module):
 
 
 def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with weights from ``rng``, distributed as torch's own initial weights."""
+    """Return a linear layer with weights drawn from ``rng``, distributed as torch's own initial weights."""
     layer = _on_cpu(nn.Linear(inputs, outputs, bias=bias, device="meta"))
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=rng)
     if bias:

@@ -259,7 +259,7 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Check that a new file has no values of another sensor than the earlier files, and remember it.
+        """Remember a new file; first check that no earlier file has another value of a series at one time.
 
         Raises:
             DataError: the file cannot be read, or has values of another sensor than an earlier file.

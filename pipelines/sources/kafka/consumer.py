@@ -225,7 +225,10 @@ class TopicConsumer:
 
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
-    """Return one partition's messages as columns; drop ``end`` if a message has this or a later offset."""
+    """Return one partition's messages as columns; `Polled.end` is None if a message has the offset ``end``.
+
+    It is also None if a message has a later offset, else ``end``.
+    """
     message_of = client("Message")
     offsets = [*map(message_of.offset, messages)]
     return Polled(

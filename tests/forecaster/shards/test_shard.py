@@ -259,7 +259,7 @@ def test_among_rows_with_equal_time_the_largest_offset_counts(
     assert _used_value(shard, model) == 2.0
 
 
-def test_rows_replace_handed_over_rows_of_a_reread_partition() -> None:
+def test_handed_over_rows_to_be_reread_yield_to_others() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)

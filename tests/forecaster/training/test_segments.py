@@ -132,7 +132,7 @@ def test_training_segment_count_excludes_segments_without_a_target(held_from: in
     assert fleet.steps(length) == total
 
 
-def test_batches_are_cached_up_to_a_limit_then_recomputed(
+def test_a_new_batch_empties_a_cache_over_its_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)

@@ -12,7 +12,7 @@ from pipelines.storage import markers
 from tests.stores import in_memory
 
 
-def test_job_status_is_running_if_stored_numbers_are_recent(
+def test_in_a_store_a_job_with_recent_numbers_is_running(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with in_memory() as store:

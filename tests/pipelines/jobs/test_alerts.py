@@ -150,7 +150,7 @@ def test_coverage_at_a_band_limit_sends_no_alert(tmp_path: Path) -> None:
     watched.watch.take(numbers(10, 6))
     watched.watch.take(numbers(20, 15))
     assert not watched.sent
-    watched.watch.take(numbers(30, 25))  # all 10 new actuals are inside the interval
+    watched.watch.take(numbers(30, 25))  # the coverage 1.0 is above the band
     assert watched.sent[0]["value"] == 1.0
 
 

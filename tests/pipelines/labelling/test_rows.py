@@ -25,7 +25,7 @@ def write_rows(folder: Path, text: str = ROWS, name: str = "rows.csv") -> Path:
     return path
 
 
-def test_value_columns_are_all_number_columns_by_default(tmp_path: Path) -> None:
+def test_number_columns_without_another_role_are_values_by_default(tmp_path: Path) -> None:
     path = write_rows(tmp_path)
     found = find_columns(path, LabelColumns(split="part"))
     assert found == LabelColumns("label", ("temp", "load"), "series_id", "timestamp", "part")

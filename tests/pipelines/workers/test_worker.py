@@ -231,8 +231,8 @@ def test_a_snapshot_excludes_batches_applied_after_copying_its_shard(
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    # All batches are applied before the snapshot requested after two batches is written: the writer waits
-    # until the test sets ``free``.
+    # The writer waits until the test sets ``free``. So all batches are applied before the first snapshot is
+    # written, although this snapshot was requested after two batches.
     wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
     free.set()
