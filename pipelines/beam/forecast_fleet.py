@@ -210,7 +210,7 @@ class _StepShard(beam.DoFn):
         self.lateness_us = self.step.lateness_us
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
-        """Apply ``rows`` and close windows up to ``end_us``; yield late rows, forecasts, and the new shard last."""
+        """Apply ``rows`` and close windows up to ``end_us``; yield late rows, forecasts, then the shard."""
         shard = before
         for after, output in self.step.close(before, rows, end_us):
             shard = after
