@@ -201,7 +201,7 @@ def test_the_architecture_page_links_every_law_test() -> None:
         assert f"(../tests/laws/{law.name})" in page, law.name
 
 
-def test_the_guide_lists_every_exit_code() -> None:
+def test_the_guide_lists_the_exit_code_of_every_error() -> None:
     codes = set(re.findall(r"^\| (\d+)", (ROOT / "docs" / "guide.md").read_text(), re.MULTILINE))
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert {str(kind.exit_code) for kind in kinds if issubclass(kind, errors.StatecastError)} <= codes

@@ -79,7 +79,7 @@ def test_replay_streams_have_equal_outputs_on_every_runner(rows: Path, tmp_path:
 
 @pytest.mark.prism
 @pytest.mark.usefixtures("has_flink")
-def test_a_model_change_begins_at_the_same_window_on_every_engine(rows: Path, tmp_path: Path) -> None:
+def test_every_runner_changes_the_model_at_the_same_window(rows: Path, tmp_path: Path) -> None:
     source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), HOUR, windows_per_step=7)
     engines: tuple[Runner, ...] = ("in-process", "prism", "flink")
     old, new = forecaster(), forecaster("gru", seed=3)

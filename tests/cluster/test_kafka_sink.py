@@ -162,7 +162,7 @@ def import_example(name: str) -> ModuleType:
     return module
 
 
-def test_a_stream_can_read_the_messages_of_the_example_producer(
+def test_a_stream_reads_all_rows_of_the_example_producer(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     rows_in_time_order(fleet).write_parquet(tmp_path / "rows.parquet")

@@ -92,7 +92,7 @@ def test_predicting_with_nan_weights_raises_a_model_error() -> None:
         ServedForecaster(broken).predict(history())
 
 
-def test_an_unexpected_error_of_a_served_model_has_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_serving_error_has_a_one_line_message(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(ServedForecaster):
         def predict(self, frame: object, params: object = None) -> object:
             raise KeyError("series\na")

@@ -28,7 +28,7 @@ from tests.forecaster.registry.models import (
 )
 
 
-def test_serving_returns_the_last_forecast_of_every_series() -> None:
+def test_serving_forecasts_every_series_at_the_end_of_history() -> None:
     answer = ServedForecaster(forecaster()).predict(history())
     columns = ["series_id", "issued_at", "model_version", "horizon", "q5", "q50", "q95", "note"]
     assert answer.columns == columns
@@ -201,7 +201,7 @@ def text_history() -> pl.DataFrame:
     return history().with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
-def test_serving_reads_text_timestamps_in_utc_and_tokyo_time() -> None:
+def test_utc_and_tokyo_text_timestamps_give_equal_served_forecasts() -> None:
     served = ServedForecaster(forecaster())
     expected = served.predict(history())
     assert served.predict(text_history()).equals(expected)
@@ -219,7 +219,7 @@ def test_serving_reads_cells_of_mixed_types_from_pandas() -> None:
     assert ServedForecaster(forecaster()).predict(rows).equals(expected.to_pandas())
 
 
-def test_serving_reads_a_row_of_lists_as_one_row_for_each_item() -> None:
+def test_serving_expands_one_row_of_lists_into_several_rows() -> None:
     texts = history().with_columns(pl.col("timestamp").dt.to_string(), pl.col("value").cast(pl.String))
     by_column = texts.select(pl.all().implode()).to_pandas()
     expected = ServedForecaster(forecaster()).predict(history())

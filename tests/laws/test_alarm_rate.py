@@ -51,7 +51,7 @@ def test_no_series_kind_raises_many_more_alarms_than_configured(
 
 
 @pytest.mark.parametrize("kind", MOVING)
-def test_series_of_each_moving_kind_raise_most_configured_alarms(
+def test_moving_kinds_reach_two_thirds_of_the_configured_alarms(
     detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
     assert np.nansum(detected[kind][1]) >= EXPECTED_ALARMS / 1.5
@@ -93,7 +93,7 @@ def test_a_series_that_becomes_constant_raises_one_alarm(
     band=st.sampled_from([0.0, 1e-300, 1.645, 1e9]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_series_raise_at_most_seven_more_alarms_than_configured(
+def test_alarms_per_series_exceed_configured_number_by_at_most_seven(
     rate: float, jump: float, share: float, tail: float, band: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)

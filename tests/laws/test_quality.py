@@ -75,7 +75,7 @@ def test_scores_and_drift_are_restored_from_a_snapshot(place: int) -> None:
 
 
 @given(logs=all_logs())
-def test_only_issued_forecasts_are_scored_and_none_twice(logs: Logs) -> None:
+def test_every_scored_forecast_was_issued_and_is_scored_once(logs: Logs) -> None:
     model = model_with_profile()
     ran = fold(model, logs.one_by_one(), 2, 4, logs.partitions)
     blocks = [block for block in ran.forecasts if block is not None]

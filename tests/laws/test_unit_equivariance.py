@@ -223,7 +223,7 @@ def test_shifting_a_negative_series_shifts_its_forecasts(drawn: list[tuple[int, 
 @settings(max_examples=2)
 @given(drawn=cases(seeds, st.integers(20, 35)))
 @example(drawn=[(0, 38)])
-def test_shifting_a_series_far_above_zero_shifts_its_forecasts(drawn: list[tuple[int, int]]) -> None:
+def test_shifting_a_series_of_large_values_shifts_its_forecasts(drawn: list[tuple[int, int]]) -> None:
     assert_shifted(2.0**26, 1.0, drawn)
 
 

@@ -115,7 +115,7 @@ def comparable(counts: Counts) -> Counts:
     kills=st.integers(0, 2),
     data=st.data(),
 )
-def test_replaced_event_versions_do_not_change_the_newest_revisions(
+def test_replaced_event_versions_do_not_change_newest_forecast_revisions(
     aggregate: str,
     keep: Keep,
     logs: Logs,
@@ -153,7 +153,7 @@ def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("keep", ["last", "first"])
-def test_duplicate_event_versions_in_files_do_not_change_forecasts(keep: Keep, tmp_path: Path) -> None:
+def test_only_the_kept_version_of_each_event_affects_forecasts(keep: Keep, tmp_path: Path) -> None:
     """A watched folder and a backfill read files whose later rows correct earlier values and times."""
     model, folder, rng = forecaster(layers=1), tmp_path / "in", np.random.default_rng(5)
     fleet = Windows(tuple("abcd"), START, 50 + rng.normal(size=(30, 4)).cumsum(axis=0))

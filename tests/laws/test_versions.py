@@ -30,7 +30,7 @@ from tests.fleets import HOUR, HOUR_US, START, fleets, forecaster, rows_of, scal
 from tests.folds import Arrival, fold_on, run_shards
 
 
-def test_a_state_of_another_model_version_is_refused() -> None:
+def test_advance_refuses_a_state_of_another_model_version() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     fleet = Windows(("a",), START, np.ones((2, 1)))
     state, _ = advance(old, old.initial_state(), fleet.between(START, START + 1))
@@ -69,7 +69,7 @@ def test_states_of_different_model_versions_cannot_be_joined() -> None:
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
 @given(fleet=fleets(windows=12))
-def test_a_rewarm_equals_a_state_stepped_from_the_start(empty: str, fleet: Windows) -> None:
+def test_rewarm_equals_stepping_all_windows_if_the_ring_suffices(empty: str, fleet: Windows) -> None:
     old, new = (forecaster(cell, ring=20, empty=empty) for cell in ("lstm", "gru"))
     assume(len(fleet.values) > 2)
     now = fleet.stop - 2

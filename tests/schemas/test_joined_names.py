@@ -15,6 +15,7 @@ from schemas import cells
 
 
 def test_a_joined_id_escapes_slashes_and_needs_every_cell() -> None:
+    """The id is null if a cell is null or blank. A single column is not joined, and its slashes stay."""
     parts = [pl.Series([3, 3, None, 4]), pl.Series(["tea", "a/b", "x", " "])]
     assert cells.joined_names(parts).to_list() == ["3/tea", "3/a%2Fb", None, None]
     assert cells.joined_names(parts[1:]).to_list() == ["tea", "a/b", "x", " "]

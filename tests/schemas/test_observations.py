@@ -170,7 +170,7 @@ def test_times_are_read_equally_from_datetime_and_text_columns(when: list[dateti
         1357020000_000, 1357020000_000_000, 1357020000_000_000_000, datetime(2013, 1, 1, 6),
     ],
 )  # fmt: skip
-def test_one_time_may_be_written_in_many_ways(cell: Any) -> None:
+def test_different_formats_of_one_time_give_the_same_time(cell: Any) -> None:
     assert time_of(cell) == datetime(2013, 1, 1, 6, tzinfo=UTC)
 
 

@@ -18,7 +18,7 @@ from schemas.sealed import seal, unseal
         ({"parts": (1, 2)}, {"parts": [1, 2]}),
     ],
 )
-def test_sealing_turns_keys_into_text_and_tuples_into_lists(
+def test_unseal_reads_keys_as_text_and_tuples_as_lists(
     record: dict[Any, Any], expected: dict[str, Any]
 ) -> None:
     assert unseal(seal(record)) == expected

@@ -35,7 +35,7 @@ WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_
         ("ask me@example.org", "ask me@example.org"),
     ],
 )
-def test_logins_in_urls_are_masked(text: str, masked_text: str) -> None:
+def test_url_logins_and_secret_query_parameters_are_masked(text: str, masked_text: str) -> None:
     assert masked(text) == masked_text
     assert masked(masked_text) == masked_text
 

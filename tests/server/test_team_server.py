@@ -207,7 +207,7 @@ def test_a_restored_backup_has_the_model_and_the_logins(
     assert after.run_id == before.run_id
 
 
-def test_a_model_in_a_bucket_needs_no_credentials_at_the_client(
+def test_clients_use_models_in_a_bucket_without_bucket_credentials(
     server: TeamServer, desk: Path, postgres: Postgres
 ) -> None:
     with s3_server() as bucket:

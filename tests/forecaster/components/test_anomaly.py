@@ -72,7 +72,7 @@ def test_p_value_and_alarm_are_nan_without_value_or_forecast() -> None:
     assert np.isnan(p_value).tolist() == np.isnan(alarm).tolist() == [True, True, False]
 
 
-def test_p_values_below_p_have_share_p_or_less() -> None:
+def test_share_of_p_values_below_p_never_exceeds_p() -> None:
     """The test allows a share of up to 1.3 p, because the values are random.
 
     For heavy tails, the share must also be at least p / 1.5.
@@ -132,7 +132,7 @@ def test_a_lasting_anomaly_raises_one_alarm() -> None:
 
 
 @pytest.mark.parametrize("alarms_per_week", [1.0, 0.5])
-def test_the_alarm_budget_grows_by_the_alarm_rate_per_window(alarms_per_week: float) -> None:
+def test_without_alarms_the_budget_grows_by_rate_each_window(alarms_per_week: float) -> None:
     """The budget is the number of alarms wanted so far minus the number raised; here, none is raised."""
     rate, windows = alarms_per_week / 604_800, 3000
     block = block_of(np.random.default_rng(9).normal(size=(windows, 1)))

@@ -101,7 +101,7 @@ def test_a_component_reads_and_writes_only_its_declared_fields(name: str, cell: 
 
 
 @pytest.mark.parametrize(("name", "cell"), [kind for kind in KINDS if kind[0] not in EXPERTS_THAT_USE_LESS])
-def test_most_components_use_each_field_declared_in_reads(name: str, cell: str) -> None:
+def test_components_except_some_experts_use_each_field_in_reads(name: str, cell: str) -> None:
     component, block = component_and_block(name, cell)
     for field in component.reads:
         limited = with_declared_fields_only(block, (component.reads | component.writes) - {field})

@@ -52,7 +52,7 @@ def test_a_constant_series_counts_as_constant_after_a_jump() -> None:
     assert not block.moves.any()
 
 
-def test_a_constant_series_counts_as_changing_after_three_changes() -> None:
+def test_constant_series_count_as_changing_from_their_third_change() -> None:
     _, block = step_moments(np.array([0.0] * 30 + [3.0, 0.0, 0.0, 0.0, 6.0, 0.0]))
     assert block.moves[:, 0].tolist() == [False] * 34 + [True] * 2
     assert block.scale[34, 0] == pytest.approx(6.0 / 33 * max(1.0, 33 * (1 - 2 ** (-1 / 20))))

@@ -98,7 +98,7 @@ def test_a_shifted_series_increases_drift_and_is_worst_series() -> None:
     assert drifted.index > 0.25
 
 
-def test_the_population_stability_index_equals_its_definition() -> None:
+def test_population_stability_index_of_many_values_approximates_its_definition() -> None:
     counts, shares = np.array([500.0, 300.0, 200.0]), np.array([0.4, 0.4, 0.2])
     exact = (0.5 - 0.4) * np.log(0.5 / 0.4) + (0.3 - 0.4) * np.log(0.3 / 0.4)
     assert population_stability_index(counts, shares) == pytest.approx(exact, rel=0.01)
@@ -106,7 +106,7 @@ def test_the_population_stability_index_equals_its_definition() -> None:
     assert np.isfinite(population_stability_index(np.array([0.0, 0.0, 200.0]), np.array([1.0, 0.0, 0.0])))
 
 
-def test_adding_drifts_keeps_the_series_with_the_largest_drift() -> None:
+def test_sum_of_two_drifts_names_only_the_worse_series() -> None:
     one = InputDrift([60] * 10, [60.0] * 10, "a", 0.2)
     two = InputDrift([0] * 9 + [600], [60.0] * 10, "b", 2.0)
     assert one.index == pytest.approx(0.0)

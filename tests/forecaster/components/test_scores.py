@@ -82,7 +82,7 @@ def forecasts_with(scores: np.ndarray, version: str = "v1") -> Forecasts:
     )  # fmt: skip
 
 
-def test_sums_of_scores_count_each_forecast_with_an_actual() -> None:
+def test_score_sums_include_only_forecasts_with_an_actual() -> None:
     scores = np.full((3, 2, 2, 2), np.nan)
     scores[:, 0, :, 0] = [[1.0, -3.0], [0.25, 0.75], [1.0, 0.0]]
     found = scores_of(forecasts_with(scores))

@@ -80,7 +80,7 @@ def test_ring_week_returns_windows_per_week_or_none(freq_s: int, ring: int, week
     assert ring_week(ring, Frequency(freq_s)) == week
 
 
-def test_ring_week_is_none_for_monthly_windows() -> None:
+def test_ring_week_returns_none_for_monthly_windows() -> None:
     assert ring_week(336, Frequency(0, 1)) is None
 
 
@@ -110,7 +110,7 @@ def test_the_seasonal_shape_is_learned_in_spite_of_missing_values() -> None:
     np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
 
 
-def test_season_1_has_no_state_and_zero_seasonal_shape() -> None:
+def test_season_length_1_keeps_no_state_and_zero_shape() -> None:
     after, block = step_through([Season(1)], block_of(np.arange(10.0)[:, None]))
     assert after["season"] == {}
     assert not block.shape.any()

@@ -42,7 +42,7 @@ def stores() -> Table:
     return Table(pl.DataFrame(frame), "stores.csv")
 
 
-def test_useful_periods_hold_several_windows_and_fit_the_history() -> None:
+def test_useful_periods_span_two_or_more_windows_of_history() -> None:
     assert useful_periods(HOUR, 24) == ("day",)
     assert useful_periods(HOUR, 24 * 400) == ("day", "week", "month", "year")
     assert useful_periods(DAY, 100) == ("week", "month")

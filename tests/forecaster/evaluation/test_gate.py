@@ -118,7 +118,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparis
 
 
 @given(comparisons(), GATES, st.data())
-def test_gate_promotes_comparisons_better_than_a_passing_one(
+def test_a_comparison_better_than_a_passing_one_also_passes(
     found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):

@@ -51,7 +51,7 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
-def test_each_window_back_scales_gradients_by_the_matrix_factor(factor: float) -> None:
+def test_gradient_norms_scale_by_matrix_factor_per_window_back(factor: float) -> None:
     # The recurrent matrix is a rotation times ``factor``, and a rotation changes no norm. Each window back
     # multiplies the gradient by the transposed matrix, so its norm k windows before t is factor ** k times
     # the norm at t.
@@ -110,7 +110,7 @@ def test_an_lstm_whose_forget_gate_is_open_keeps_the_gradient() -> None:
     assert ratios[1] > 0.01
 
 
-def test_gradient_norms_of_few_windows_have_fewer_lags() -> None:
+def test_there_are_no_more_gradient_norms_than_windows() -> None:
     model = untrained("gru")
     assert len(gradient_norms(model, walks(10), 50)) == 10
     assert len(gradient_norms(model, walks(2), 50)) == 2

@@ -54,7 +54,7 @@ def test_inject_adds_anomalies_at_the_given_rate_after_the_first_rows() -> None:
     assert 4 * 90 * 0.7 < begins < 4 * 90 * 1.4
 
 
-def test_flat_lines_are_constant_and_seasonal_breaks_shift_values() -> None:
+def test_flat_lines_are_constant_and_seasonal_breaks_delay_values() -> None:
     values = daily_waves(60, series=1)
     flat, labels = inject(values, HOUR_S, np.random.default_rng(4), ["flat_line"], 10 * 86_400)
     labelled = np.flatnonzero(labels[:, 0])
@@ -72,7 +72,7 @@ def test_inject_does_not_change_constant_or_missing_series() -> None:
     assert not labels.any()
 
 
-def test_inject_refuses_unknown_anomaly_kinds_and_daily_windows() -> None:
+def test_unknown_kinds_and_seasonal_breaks_in_daily_windows_fail() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"kinds of anomalies \['bump'\]: give one or more of spike"):
         inject(daily_waves(3), HOUR_S, rng, ["bump"])

@@ -137,7 +137,7 @@ def test_calibration_and_coverage_are_averaged_over_series() -> None:
     assert tally.mase_by_step(np.array([1.0, 2.0])).tolist() == [(0 + 0.5) / 2, (5 + 0) / 2]
 
 
-def test_seasonal_scale_falls_back_to_window_changes_then_1() -> None:
+def test_seasonal_scale_falls_back_to_window_changes_or_1() -> None:
     seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # over a season of 3 windows, the values change by 4, 0 and 1
     # The values do not change over a season; from window to window, they change by 2, 1, 1, 2 and 1.
     periodic = [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]

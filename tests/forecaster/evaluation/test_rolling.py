@@ -153,7 +153,7 @@ def test_normalising_uses_mean_and_deviation_of_training_rows() -> None:
     assert constant.values[:, 0].tolist() == [0.0, 0.0, 2.0]
 
 
-def test_setting_empty_to_zero_normalises_empty_windows_as_zeros() -> None:
+def test_empty_windows_are_normalised_as_zeros_if_so_configured() -> None:
     counts = Windows(("a",), START, np.array([[4.0], [np.nan], [2.0], [np.nan]]))
     found = normalised(counts, 2, WindowConfig(empty="zero")).values[:, 0]
     assert found.tolist() == [1.0, -1.0, 0.0, -1.0]

@@ -128,7 +128,7 @@ def test_fans_cover_consecutive_windows_around_the_middle_issue_time() -> None:
     assert targets[-1] < 300
 
 
-def test_fans_of_a_short_series_have_two_issue_times() -> None:
+def test_a_fan_plot_of_five_windows_shows_two_forecasts() -> None:
     windows = Windows(("a",), START, np.arange(5.0)[:, None])
     found = errors(forecasts_of(windows).frame(), windows, HOURLY)
     assert fans(found, "a", HOUR)["issued_at"].n_unique() == 2
@@ -185,7 +185,7 @@ def test_setting_empty_to_zero_scores_empty_windows_as_zeros(windows: Windows) -
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_with_empty_zero_trailing_windows_are_scored_as_zeros() -> None:
+def test_zero_filling_scores_trailing_empty_windows_as_zeros() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

@@ -72,7 +72,7 @@ def errors_of(actuals: np.ndarray, quantiles: np.ndarray) -> pl.DataFrame:
     )
 
 
-def test_distribution_measures_equal_tally_measures_of_the_same_forecasts() -> None:
+def test_distribution_measures_and_tally_give_equal_wql_and_coverage() -> None:
     chance = np.random.default_rng(0)
     actuals = chance.normal(5, 3, size=(40, 2))
     middle = actuals + chance.normal(size=actuals.shape)

@@ -40,7 +40,7 @@ def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
     )
 
 
-def test_labels_constant_within_each_series_are_per_sequence() -> None:
+def test_series_with_one_label_each_are_labelled_per_sequence() -> None:
     frame = rows(("a", 9, "up", 2.0), ("b", 0, "down", 5.0), ("a", 1, None, 1.0), ("a", 30, "up", None))
     made = build_sequences(frame, ["x"])
     found = made.sequences

@@ -90,7 +90,7 @@ def test_labeller_weights_do_not_depend_on_test_sequences() -> None:
     assert first.labeller.version == second.labeller.version
 
 
-def test_labeller_weights_do_not_depend_on_test_part_steps() -> None:
+def test_steps_in_the_test_part_change_no_labeller_weight() -> None:
     sequences = spikes(400)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST

@@ -84,7 +84,7 @@ def test_a_promotion_and_its_rollback_are_recorded_as_tags(store: Registry) -> N
         store.aliases.rollback("weather", "used")
 
 
-def test_only_the_newest_moves_of_an_alias_are_recorded(store: Registry) -> None:
+def test_only_the_newest_moves_of_an_alias_are_kept(store: Registry) -> None:
     for number in range(MOST_MOVES + 3):
         store.promote(f"weather/{number % 3 + 1}", "busy")
     moves = store.aliases.moves("weather", "busy")

@@ -42,7 +42,7 @@ def errors(a: int = 30, b: int = 10) -> pl.DataFrame:
     )
 
 
-def test_evaluate_forecasts_logs_the_measures_of_tally_to_mlflow() -> None:
+def test_evaluate_forecasts_logs_the_measures_that_tally_computes() -> None:
     import mlflow
 
     frame = errors(20, 20)

@@ -266,7 +266,7 @@ def test_later_results_are_added_to_a_run_that_has_ended(store: Registry) -> Non
     assert [metric.key for metric in model.metrics or []] == ["test/wql"]
 
 
-def test_send_registers_a_saved_forecaster_from_its_folder(store: Registry, tmp_path: Path) -> None:
+def test_send_registers_the_forecaster_saved_in_a_given_folder(store: Registry, tmp_path: Path) -> None:
     forecaster(7).save(tmp_path / "saved")
     sent = store.send(tmp_path / "saved", "from a folder")
     assert str(sent.version) == "from a folder/1"

@@ -201,7 +201,7 @@ def test_simultaneously_registered_models_get_different_versions(
     assert len(versions.filter(pl.col("aliases").list.contains("champion"))) == 1
 
 
-def test_overlapping_store_errors_blocks_add_only_mlflow_warning_filters() -> None:
+def test_warning_filters_added_by_overlapping_store_errors_match_mlflow() -> None:
     from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)
@@ -306,7 +306,7 @@ def test_model_versions_and_runs_are_listed_newest_first(
     assert store.runs()["started"].is_sorted(descending=True)
 
 
-def test_the_answer_of_a_served_model_matches_its_signature(
+def test_the_output_of_a_served_model_matches_its_signature(
     store: Registry, store_dir: Path, first_run: str
 ) -> None:
     import mlflow

@@ -131,7 +131,7 @@ def test_every_json_shape_gives_the_same_forecasts(ask: Post, shape: str) -> Non
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_json_shape_can_hold_covariates_with_missing_values(
+def test_requests_with_missing_covariates_work_in_every_json_shape(
     ask_with_covariates: Post, shape: str
 ) -> None:
     rows = text_rows(covariate_history())

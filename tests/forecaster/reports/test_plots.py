@@ -132,7 +132,7 @@ def test_models_have_palette_colours_and_baselines_share_one_colour() -> None:
     assert legend(figure) == ["lstm", "gru", "persistence", "seasonal naive"]
 
 
-def test_the_coverage_figure_labels_the_nominal_coverage_as_wanted() -> None:
+def test_the_nominal_coverage_has_the_legend_entry_wanted() -> None:
     figure = coverage_by_horizon_figure(coverages(), 0.9)
     assert legend(figure) == ["wanted", "combined", "network"]
     low, high = figure.axes[0].get_ylim()

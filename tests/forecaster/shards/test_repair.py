@@ -84,7 +84,7 @@ def test_no_row_older_than_the_repair_limit_is_repaired(arrives: int, repaired: 
     assert shard.counts.missing == 0
 
 
-def test_late_rows_replace_rows_with_equal_series_and_time() -> None:
+def test_with_repair_a_late_row_replaces_its_earlier_duplicate() -> None:
     some = batches(12, {})
     row = some[5].rows.filter(pl.col("series_id") == "a").with_columns(value=pl.lit(99.0))
     stop = some[7].stop

@@ -113,7 +113,7 @@ def test_a_batch_that_overtakes_the_preceding_batch_waits_for_it() -> None:
     assert updated.offsets == {"rows": 6}
 
 
-def test_batches_in_any_order_give_the_same_late_rows() -> None:
+def test_reordered_batches_of_a_partition_give_the_same_late_rows() -> None:
     model, rows = forecaster(), rows_of_ones(("a",), 3)
     first, second = batches_of([Arrival(rows[:1], 0), Arrival(rows[1:], 0)])
     watermark_us = (START + 2) * HOUR_US
@@ -259,7 +259,7 @@ def test_among_rows_with_equal_time_the_largest_offset_counts(
     assert _used_value(shard, model) == 2.0
 
 
-def test_handed_over_rows_to_be_reread_yield_to_others() -> None:
+def test_new_rows_replace_pending_rows_that_will_be_reread() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)

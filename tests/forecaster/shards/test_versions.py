@@ -66,14 +66,14 @@ def replaced_rows(outputs: list[Output]) -> list[tuple[str | float, ...]]:
 
 
 @pytest.mark.parametrize(("window", "arrives"), [(7, 8), (3, 8), (8, 8)])
-def test_moving_an_event_revises_forecasts_from_first_affected_window(window: int, arrives: int) -> None:
+def test_changed_event_times_revise_forecasts_from_the_earlier_window(window: int, arrives: int) -> None:
     counts, outputs = run(corrected(5, window, arrives), repair=6)
     assert revised(outputs) == [("a", w, 1) for w in range(min(5, window), 8)]
     assert (counts.used, counts.duplicates, counts.replaced, counts.repaired) == (24, 1, 1, 1)
     assert replaced_rows(outputs) == [("a 5", 99.0)]
 
 
-def test_revised_forecasts_have_the_offset_of_the_newer_version() -> None:
+def test_revised_forecasts_have_offset_of_the_newer_event_version() -> None:
     some = corrected(5, window=8, arrives=8)
     _, outputs = run(some, repair=6)
     assert {(one.partition, one.start) for one in outputs if one.revises} == {("rows", some[8].stop - 1)}
@@ -86,7 +86,7 @@ def test_a_second_version_replaces_the_first_in_open_windows() -> None:
 
 
 @pytest.mark.parametrize("repair", [0, 2])
-def test_both_versions_count_if_the_first_is_beyond_repair(repair: int) -> None:
+def test_both_versions_count_if_repair_cannot_reach_the_first(repair: int) -> None:
     counts, outputs = run(corrected(5, 8, 8), repair)
     assert (counts.used, counts.duplicates, counts.late) == (25, 0, 0)
     assert not any(one.revises for one in outputs)

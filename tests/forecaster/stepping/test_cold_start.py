@@ -105,7 +105,7 @@ def test_known_promotions_more_than_halve_errors_of_training_series(trained_mode
     assert relative_error(trained_model) < 0.5 * relative_error(trained(SHOPS.tables(promotions=False)))
 
 
-def test_cold_start_forecasts_are_better_than_the_fleet_mean(
+def test_forecasts_of_series_without_values_beat_the_fleet_mean(
     trained_model: Forecaster,
 ) -> None:
     first = DAYS - TEST
@@ -126,7 +126,7 @@ def test_known_promotions_raise_the_forecasts_of_new_series(trained_model: Forec
     assert forecasts[on_promotion].mean() > 1.6 * forecasts[~on_promotion].mean()
 
 
-def test_a_cold_start_is_issued_when_horizon_1_begins(
+def test_cold_starts_are_issued_when_their_first_window_begins(
     trained_model: Forecaster,
 ) -> None:
     rows = trajectory(trained_model, SHOPS.static[STORES:], FIRST, 3).frame()
@@ -149,7 +149,7 @@ def test_cold_start_forecasts_from_one_value_equal_advance_forecasts(trained_mod
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_unrolled_forecasts_equal_stream_forecasts_within_the_model_horizon(
+def test_unroll_network_gives_stream_forecasts_within_the_model_horizon(
     decoder: bool,
 ) -> None:
     """`unroll_network` forecasts beyond the horizon of the model."""

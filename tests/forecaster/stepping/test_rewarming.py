@@ -108,7 +108,7 @@ def test_rewarming_relearns_least_squares_if_a_longer_ring_adds_lags() -> None:
     assert int(same.parts["least_squares"]["known"][0]) == 200
 
 
-def test_warming_equals_rewarming_if_series_end_at_different_windows() -> None:
+def test_warming_finish_equals_rewarm_for_series_with_different_ends() -> None:
     """`Warming.finish` calls `rewarm` if a live series is not at the window before the model change."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))

@@ -42,7 +42,7 @@ def test_a_watermark_at_the_end_of_a_window_closes_the_window(freq: Frequency, k
 
 
 @given(frequencies, st.lists(times, min_size=1, max_size=20))
-def test_times_as_numbers_arrays_and_columns_have_equal_windows(freq: Frequency, at: list[datetime]) -> None:
+def test_numbers_arrays_and_columns_of_times_have_equal_windows(freq: Frequency, at: list[datetime]) -> None:
     at_us = np.array([us(one) for one in at], np.int64)
     one_by_one = [freq.window_of(int(one)) for one in at_us]
     assert freq.window_of(at_us).tolist() == one_by_one
@@ -106,7 +106,7 @@ def test_parsing_the_text_of_a_frequency_restores_the_frequency(freq: Frequency)
         ("2mo", "2mo", 2 * 2_629_746),
     ],
 )
-def test_equal_frequencies_have_the_same_name_and_nominal_length(
+def test_parsed_frequencies_have_canonical_names_and_nominal_lengths(
     text: str, named: str, nominal_s: int
 ) -> None:
     freq = Frequency.parse(text)

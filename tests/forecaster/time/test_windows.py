@@ -106,7 +106,7 @@ def test_aggregates_equal_the_results_of_plain_loops(
     assert shuffled.duplicates == duplicates
 
 
-def test_aggregating_no_rows_gives_windows_without_series() -> None:
+def test_aggregating_no_rows_gives_no_windows_and_no_series() -> None:
     found = aggregate(observations.empty(), WindowConfig())
     assert found.duplicates == 0
     assert found.windows.values.shape == (0, 0)
@@ -156,7 +156,7 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_equal_rows_are_summed_unless_event_or_origin_agrees() -> None:
+def test_equal_rows_of_one_event_or_origin_count_once() -> None:
     """With ``sum``, equal rows are duplicates only if they have the same event id or the same origin.
 
     The origin of a row is a number that stands for its file and its place in this file.

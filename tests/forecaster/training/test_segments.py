@@ -58,7 +58,7 @@ def peak_bytes(fleet: Fleet, length: int) -> int:
         tracemalloc.stop()
 
 
-def test_longer_horizons_enlarge_batches_only_by_padding_windows() -> None:
+def test_a_longer_horizon_adds_only_padding_to_batch_memory() -> None:
     one, many = (fleet_of(walks(1000, 5), network(n), FREQ, 512).batch(0) for n in (1, 64))
     padding = 63 * 5 * 8
     assert kept_bytes(many) == kept_bytes(one) + padding
@@ -132,7 +132,7 @@ def test_training_segment_count_excludes_segments_without_a_target(held_from: in
     assert fleet.steps(length) == total
 
 
-def test_a_new_batch_empties_a_cache_over_its_limit(
+def test_computing_a_batch_empties_a_cache_over_its_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)

@@ -63,7 +63,7 @@ def test_a_new_pipeline_loads_a_replaced_model_file(tmp_path: Path) -> None:
         assert loaded.version == forecaster(seed=seed).version
 
 
-def test_loading_a_missing_or_invalid_model_names_the_file(tmp_path: Path) -> None:
+def test_errors_for_missing_and_invalid_models_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"forecaster\.safetensors cannot be read: No such file"):
         model_of(tmp_path, "", "one").load()
     (tmp_path / "forecaster.safetensors").write_bytes(b"no model")
@@ -82,7 +82,7 @@ def test_forecast_fleet_starts_from_a_state_table_in_a_store(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_transforms_read_a_state_table_again_after_it_changes(
+def test_a_new_transform_reads_the_replaced_state_table(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows, table = rows_of(observed), tmp_path / "out" / "state"

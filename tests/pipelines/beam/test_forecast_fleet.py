@@ -170,7 +170,7 @@ def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: 
 
 
 @pytest.mark.prism
-def test_forecast_fleet_forecasts_the_rows_of_a_log(
+def test_forecast_fleet_forecasts_rows_of_a_replay_source(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows_of(observed).write_parquet(tmp_path / "rows.parquet")

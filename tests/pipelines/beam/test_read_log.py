@@ -96,7 +96,7 @@ def starting_table(log: Log) -> str:
 
 
 @pytest.mark.parametrize("stop_at", [None, 3])
-def test_reading_by_timer_and_by_deferral_gives_the_same_batches(tmp_path: Path, stop_at: int | None) -> None:
+def test_log_reads_by_timer_and_deferral_give_equal_batches(tmp_path: Path, stop_at: int | None) -> None:
     log, stop = Counted(5), tmp_path / ".stop"
     start = starting_table(log)
     made = []

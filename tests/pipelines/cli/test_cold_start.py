@@ -32,7 +32,7 @@ def cold_start(folder: Path, *more: object, model: str = "model", series: str = 
     return run(["cold-start", *map(str, given)])
 
 
-def test_cold_start_accepts_a_horizon_longer_than_the_models(
+def test_cold_start_forecasts_beyond_the_horizon_of_the_model(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "new.parquet"

@@ -69,7 +69,7 @@ def test_without_java_the_flink_check_passes_with_a_hint(
     assert "Java is not installed" in flink.fix
 
 
-def test_doctor_suggests_make_java_without_a_job_server(
+def test_doctor_suggests_make_java_if_no_job_server_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

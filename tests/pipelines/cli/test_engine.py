@@ -99,7 +99,7 @@ def test_split_beam_options_joins_options_with_their_values() -> None:
         split_beam_options(["a.csv", "--runner", "DirectRunner"])
 
 
-def test_an_option_that_beam_refuses_gives_a_one_line_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_beam_options_raise_config_error_without_output(capsys: pytest.CaptureFixture[str]) -> None:
     stream = sys.stderr
     with pytest.raises(ConfigError, match="=x: argument --direct_num_workers: invalid int"):
         choose_engine(JobsConfig(runner="prism"), ("--direct_num_workers=x",))

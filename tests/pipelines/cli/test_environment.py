@@ -65,7 +65,7 @@ def test_options_override_the_environment_which_overrides_the_job_file(
     assert settings_of(job) == file
 
 
-def test_an_experiment_name_clears_lower_priority_experiment_ids(
+def test_an_experiment_name_overrides_ids_from_lower_priority_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "job.toml"

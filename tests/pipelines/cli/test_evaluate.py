@@ -63,7 +63,7 @@ def test_monthly_series_have_a_season_of_twelve(
     assert (np.array(found["combined"]) < found["seasonal_naive"]).all()
 
 
-def test_evaluate_cuts_off_no_score_at_80_columns(
+def test_evaluate_truncates_no_text_in_an_80_column_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -91,7 +91,7 @@ def test_invalid_rows_are_quarantined_with_reasons_and_counted(tmp_path: Path, m
     assert reasons[9].startswith("2 cells where the header has 3")
 
 
-def test_the_utc_assumption_for_several_files_is_reported_once(tmp_path: Path, model: Path) -> None:
+def test_one_notice_reports_assumed_utc_for_several_files(tmp_path: Path, model: Path) -> None:
     for name in ("1", "2", "3"):
         (tmp_path / f"{name}.csv").write_text("time,a,b\n2013-01-01 00:10,1,2\n2013-01-01 01:10,2,\n")
     result = statecast("backfill", "1.csv", "2.csv", "3.csv", "-m", model, "--json", cwd=tmp_path)

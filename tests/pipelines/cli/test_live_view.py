@@ -241,7 +241,7 @@ def scraped(port: int) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.prism
-def test_streams_serve_metrics_but_fail_on_an_occupied_port(tmp_path: Path, model: Path) -> None:
+def test_a_stream_serves_metrics_but_refuses_an_occupied_port(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     port = free_port()
     watch = ("stream", "in", "--watch", "-m", model, "--metrics-port", port)

@@ -40,7 +40,7 @@ def test_a_long_gap_after_the_first_row_is_reported(job: Job, command: str) -> N
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_short_windows_for_weekly_rows_are_reported(job: Job, command: str) -> None:
+def test_windows_far_shorter_than_the_row_interval_are_reported(job: Job, command: str) -> None:
     # A training needs values before the windows that it holds out.
     weeks, more = (36, " --freq 6h") if command == "train" else (6, "")
     rows = [(BEGIN + timedelta(weeks=week), week % 7 + 0.5) for week in range(weeks)]

@@ -41,7 +41,7 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["series_id", "unique_id", "sensor"])
-def test_folder_names_give_the_series_id(job: Job, name: str) -> None:
+def test_series_ids_are_read_from_key_value_folder_names(job: Job, name: str) -> None:
     for i, series in enumerate(("007", "7", "12", "a b/c")):
         folder = f"{name}={series.replace('/', '%2F').replace(' ', '%20')}"
         write_parquet(hours(30, 100 * i), job.folder / "in" / folder / "part-0.parquet")

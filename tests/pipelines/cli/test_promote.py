@@ -76,7 +76,7 @@ def test_options_without_effect_are_refused(shell: Shell, newer: Path) -> None:
     assert "--why has no effect with --if-better" in lines[0]
 
 
-def test_retrain_reports_the_parent_and_rollback_needs_earlier_versions(shell: Shell, newer: Path) -> None:
+def test_retrain_reports_parent_and_rollback_fails_without_earlier_version(shell: Shell, newer: Path) -> None:
     found, _ = shell("retrain", "tiny", newer, "--epochs", "2")
     assert found["parent"] == "tiny/1"
     assert len(found["epochs"]) == 2

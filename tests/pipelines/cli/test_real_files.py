@@ -63,7 +63,7 @@ def forecasts(folder: str) -> pl.DataFrame:
     return read_forecasts(Path(folder)).sort("series_id", "issued_at")
 
 
-def test_excel_exports_give_the_same_forecasts_as_plain_csv(command: Command, tmp_path: Path) -> None:
+def test_excel_text_exports_give_the_same_forecasts_as_plain_csv(command: Command, tmp_path: Path) -> None:
     sheets = {
         "plain.csv": sheet("%Y-%m-%dT%H:%MZ", delimiter=",").encode(),
         "bom.csv": b"\xef\xbb\xbf" + sheet().encode(),

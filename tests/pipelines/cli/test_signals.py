@@ -54,7 +54,7 @@ def have_ended(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize("parent_handler", [signal.SIG_IGN, signal.default_int_handler])
-def test_a_forked_process_ignores_only_the_signals_in_ignoring(parent_handler: Any) -> None:
+def test_forked_process_ignores_only_signals_in_its_ignoring_argument(parent_handler: Any) -> None:
     script = "import signal; print(*(int(signal.getsignal(n) is signal.SIG_IGN) for n in (2, 15)))"
     before = signal.signal(signal.SIGINT, parent_handler)
     try:

@@ -257,7 +257,7 @@ def test_importing_a_table_writes_no_file_outside_its_folder(
     ]
 
 
-def test_an_exported_table_can_be_read_as_the_snapshot_of_one_shard(job: StreamJob, command: Command) -> None:
+def test_state_export_writes_three_shards_as_one_readable_snapshot(job: StreamJob, command: Command) -> None:
     command("export", "out/state", "a.parquet")
     shard = snapshot.from_arrow(pq.read_table("a.parquet"))
     assert (shard.number, shard.of, len(shard.state), len(shard.pending)) == (0, 1, 4, 4)

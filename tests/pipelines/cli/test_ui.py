@@ -170,7 +170,7 @@ def test_the_packed_runs_view_fits_into_an_mlflow_tag() -> None:
     assert len(_packed(view())) < 5000  # MLflow 3.1 refuses experiment tags of more than 5,000 characters
 
 
-def test_ui_on_a_port_in_use_is_refused_in_one_line(
+def test_ui_refuses_a_port_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

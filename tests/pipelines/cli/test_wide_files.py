@@ -58,7 +58,7 @@ def test_wide_files_with_conflicting_values_of_a_series_are_refused(job: Job, co
         assert (result["used"], result["replaced"]) == (80, 40)
 
 
-def test_wide_files_of_one_sensor_continue_the_same_series(job: Job) -> None:
+def test_files_of_one_sensor_have_one_series_per_column(job: Job) -> None:
     # The first two files also have a row for the first hour of the next file, with the wrong value 5.
     for day in range(3):
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}

@@ -58,7 +58,7 @@ def test_the_dashboard_shows_closed_until_of_the_slowest_shard(shards: list[Shar
 
 
 @pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
-def test_files_are_found_by_hash_if_shard_counts_differ(known: tuple[int, int] | None) -> None:
+def test_series_id_hash_finds_files_unless_shard_counts_match(known: tuple[int, int] | None) -> None:
     """A snapshot names the shard of a series only for files written with the shard count of the snapshot."""
     files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
     expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4
@@ -92,7 +92,7 @@ def test_the_series_search_takes_its_text_literally(finished: Path) -> None:
     assert view.search("(")["matching"] == 0
 
 
-def test_versions_returns_the_role_of_each_model_version(shards: list[ShardSeries]) -> None:
+def test_versions_gives_the_roles_in_use_shadow_and_earlier(shards: list[ShardSeries]) -> None:
     counts = shards[0].shard.counts
     (sums,) = counts.scores.values()
     counts = replace(counts, scores=dict.fromkeys(("a", "b", "c"), sums))

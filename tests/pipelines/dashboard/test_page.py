@@ -65,7 +65,7 @@ def search(page: Browser, text: str) -> list[str]:
     return found
 
 
-def test_the_dashboard_page_updates_after_its_output_changes(
+def test_the_page_updates_after_the_shown_output_folder_changes(
     page: Browser, output: Path, tmp_path: Path
 ) -> None:
     with serving(output) as url:

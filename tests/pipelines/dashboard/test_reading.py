@@ -90,7 +90,7 @@ def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> Non
     assert (cache.read(texts), cache.errors) == (["b", "c"], [])
 
 
-def test_chart_forecasts_stay_one_horizon_apart_across_file_boundaries(finished: Path) -> None:
+def test_chart_forecasts_are_issued_one_horizon_apart_across_files(finished: Path) -> None:
     horizon_us, count = 3 * 3_600_000_000, 60
     fans = ForecastFiles(finished).fans("gate 2", None, Frequency(3600), count)
     issued_us = [fan["issued_us"] for fan in fans]

@@ -80,14 +80,14 @@ def test_a_revision_of_another_model_version_clears_no_alarm(output: Path) -> No
     assert OutputView(output).fleet()["alarms"]["total"] == before
 
 
-def test_files_of_early_statecast_versions_show_no_alarms(output: Path) -> None:
+def test_forecast_files_without_alarm_columns_show_no_alarms(output: Path) -> None:
     for file in (output / "forecasts").iterdir():
         pl.read_parquet(file).drop("p_value", "alarm").write_parquet(file)
     shown = OutputView(output).fleet()
     assert (shown["alarms"]["total"], shown["notes"]) == (0, [])
 
 
-def test_the_dashboard_shows_an_alarm_that_only_the_newest_revision_has(output: Path) -> None:
+def test_the_dashboard_shows_alarms_that_the_newest_revision_has(output: Path) -> None:
     before = assert_shows_newest(output)
     revise(output, 1, alarm=False)
     revise(output, 2, alarm=True)

@@ -43,7 +43,7 @@ def test_the_dashboard_page_contains_no_address_of_another_host() -> None:
         assert set(re.findall(r"https?://[^/\"']+", path.read_text())) <= {"http://www.w3.org"}
 
 
-def test_dashboard_api_returns_series_search_and_fleet_as_json(finished: Path) -> None:
+def test_api_returns_the_fleet_one_series_and_search_results(finished: Path) -> None:
     view = OutputView(finished)
     with serving(finished) as url:
         assert json.loads(get(f"{url}/api/one?series_id=gate%2F1%20a")[0]) == view.series("gate/1 a")

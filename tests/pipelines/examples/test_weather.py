@@ -27,7 +27,7 @@ def test_the_example_weather_has_eighteen_hourly_series_with_gaps() -> None:
     assert frame.height == 26_115 * 6 - 1 - 1 - 1 - 4 - 2_729
 
 
-def test_no_two_example_flights_share_series_time_and_event() -> None:
+def test_flights_example_rows_differ_in_series_time_or_event() -> None:
     frame = examples.flights()
     Observation.validate(frame)
     assert frame.height == 336_776

@@ -186,7 +186,7 @@ def test_each_alert_rule_counts_actuals_over_its_own_windows(tmp_path: Path) -> 
     assert len(watched.watch._readings) == 30 / 5 + 1
 
 
-def test_count_readings_without_a_newly_closed_window_are_dropped(tmp_path: Path) -> None:
+def test_alert_readings_are_kept_only_after_a_window_closes(tmp_path: Path) -> None:
     """Counts are read far more often than windows close, so readings without a new window are dropped."""
     watched = Watched(tmp_path, rule())
     for _ in range(5):
@@ -241,7 +241,7 @@ def test_each_drift_rule_counts_its_own_windows(tmp_path: Path) -> None:
     assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25], [0.0, 9.0]]
 
 
-def test_drift_counting_restarts_when_the_closed_window_count_falls(tmp_path: Path) -> None:
+def test_a_drift_rule_counts_anew_when_closed_windows_decrease(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
     watched.watch.take(with_drift(20, 5_000))
     watched.watch.take(with_drift(15, 5_000))
@@ -251,7 +251,9 @@ def test_drift_counting_restarts_when_the_closed_window_count_falls(tmp_path: Pa
     assert len(watched.sent) == 1
 
 
-def test_an_alert_is_sent_if_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_prevent_sending_an_alert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -290,7 +292,7 @@ def test_the_file_of_sent_alerts_holds_no_secret(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_alerts_with_unscored_horizons_or_unset_variables_are_refused(
+def test_check_alerts_refuses_unscored_horizons_and_unset_environment_variables(
     changes: dict[str, Any], line: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -58,7 +58,7 @@ def test_forecasts_do_not_depend_on_windows_per_step_or_threads(job: BackfillJob
         assert (frames[0][name] - frames[1][name]).abs().max() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_former_argument_lanes_still_sets_threads(job: BackfillJob) -> None:
+def test_lanes_as_the_former_name_of_threads_still_works(job: BackfillJob) -> None:
     earlier = replace(job, lanes=7)
     assert earlier.threads == replace(earlier, shards=3).threads == 7
 

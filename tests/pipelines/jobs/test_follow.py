@@ -225,7 +225,7 @@ def test_each_outage_of_the_registry_server_is_reported_once(tmp_path: Path) -> 
     assert len(notices) == 2
 
 
-def test_loading_a_version_is_repeated_after_the_server_failed(tmp_path: Path) -> None:
+def test_a_load_that_a_server_failure_interrupts_is_retried(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, NEW], goes_away_on_load=True)
     watching = watch(alias, tmp_path, notices)
@@ -238,7 +238,7 @@ def test_loading_a_version_is_repeated_after_the_server_failed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("freq", "windows"), [("12h", 2), ("1min", 3), ("1s", 16)])
-def test_requested_model_changes_leave_enough_time_for_the_rewarm(
+def test_model_changes_are_requested_enough_windows_ahead_to_rewarm(
     tmp_path: Path, freq: str, windows: int
 ) -> None:
     old, new = (forecaster(seed=seed, freq=freq, ring=16) for seed in (0, 1))
@@ -294,7 +294,7 @@ def test_an_unsuitable_model_version_is_refused_with_a_reason(
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_a_suitable_version_after_a_refused_version_is_requested(tmp_path: Path) -> None:
+def test_a_suitable_version_is_requested_after_a_refused_version(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, forecaster("gru", horizon=4, **SHORT_WEEK)])
     watching = watch(alias, tmp_path, notices)

@@ -41,7 +41,7 @@ def test_each_mlflow_step_has_the_scores_since_the_previous_step(tmp_path: Path)
     assert not job.lines
 
 
-def test_scores_within_one_logging_period_form_one_batch(tmp_path: Path) -> None:
+def test_scores_within_one_logging_period_are_logged_together(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(numbers(10))
@@ -52,7 +52,7 @@ def test_scores_within_one_logging_period_form_one_batch(tmp_path: Path) -> None
     assert scored(points) == [(10, 10), (30, 20)]
 
 
-def test_scores_after_a_long_pause_begin_a_logging_period(tmp_path: Path) -> None:
+def test_a_long_pause_makes_one_batch_of_scores_due(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     for windows, after_s in ((10, 500.0), (20, 1.0), (30, 1.0)):
@@ -72,7 +72,7 @@ def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> Non
     assert versions == {"lstm-1": 1, "gru-2": 1}
 
 
-def test_a_notice_of_two_production_runs_is_reported_once(tmp_path: Path) -> None:
+def test_equal_notices_of_two_production_runs_are_reported_once(tmp_path: Path) -> None:
     store = Store()
     store.notices = ["the store refused the metric production/mase_h1: bad name"]
     job = Job(store, tmp_path)
@@ -92,7 +92,7 @@ def test_an_input_with_too_few_values_has_no_drift_metric(tmp_path: Path) -> Non
     assert {name for name in metrics if "drift" in name} == {"production/drift_heat"}
 
 
-def test_a_damaged_score_record_begins_a_new_mlflow_run(tmp_path: Path) -> None:
+def test_a_damaged_production_file_begins_a_new_mlflow_run(tmp_path: Path) -> None:
     store = Store()
     before = Job(store, tmp_path)
     before.take(numbers(30))
@@ -192,7 +192,7 @@ def test_oldest_scores_are_dropped_when_too_many_are_unlogged(
     assert len(job.lines) == 2
 
 
-def test_dropping_the_batch_being_logged_removes_no_other_batch(
+def test_logging_a_batch_dropped_meanwhile_removes_no_queued_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The full queue drops the first batch while it is being logged.

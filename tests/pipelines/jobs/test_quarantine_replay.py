@@ -83,7 +83,7 @@ def test_a_second_replay_changes_nothing(ended: QuarantineJob) -> None:
     assert replay_quarantine(ended).nothing == f"{ended.output}: no row is in quarantine"
 
 
-def test_quarantined_numbers_keep_their_values_under_another_decimal_sign(tmp_path: Path) -> None:
+def test_replay_with_another_decimal_sign_keeps_quarantined_values(tmp_path: Path) -> None:
     rows = ["a,2013-01-01T00:10Z,1.234", "a,2013-01-01T01:10Z,0.5", "a,01.01.2013 02:10,1.234"]
     path = tmp_path / "rows.csv"
     path.write_text("\n".join(["series_id,timestamp,value", *rows]))
@@ -135,7 +135,7 @@ def test_replay_with_all_valid_rows_too_late_is_refused(ended: QuarantineJob, tm
     assert "run the job again with the corrected settings" in message
 
 
-def test_a_replay_without_a_state_table_is_refused(ended: QuarantineJob) -> None:
+def test_replaying_a_quarantine_without_a_state_table_is_refused(ended: QuarantineJob) -> None:
     for path in ended.states.glob("*"):
         path.unlink()
     assert "holds no state table" in refusal(ended, DataError)

@@ -57,7 +57,8 @@ def test_refusing_a_version_tags_it_with_the_reason(job: JobConfig) -> None:
         alias.refuse("weather/7", "it is broken")
 
 
-def test_the_model_or_stream_follow_sets_the_watched_alias(job: JobConfig, tmp_path: Path) -> None:
+def test_the_watched_alias_comes_from_model_or_stream_follow(job: JobConfig, tmp_path: Path) -> None:
+    """The setting ``stream.follow`` overrides the alias in the reference of the stream's model."""
     assert str(alias_of(job, "weather@challenger")) == "weather@challenger"
     assert str(alias_of(with_follow(job, "champion"), "weather/1")) == "weather@champion"
     assert alias_of(job, "weather/1") is None

@@ -36,7 +36,7 @@ def assert_complete(job: StreamJob, counts: Counts, uninterrupted: pl.DataFrame)
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_a_stopped_stream_resumes_by_the_same_command(
+def test_a_stopped_stream_resumes_when_its_job_runs_again(
     replayed: StreamJob, uninterrupted: pl.DataFrame, format_: Format
 ) -> None:
     # There is no state table yet, so the first run starts from the first row.
@@ -135,7 +135,7 @@ def test_a_stream_into_a_used_output_requires_resume_or_fresh(
     assert_complete(replayed, run_stream(replace(replayed, resume=True)).counts, uninterrupted)
 
 
-def test_a_fresh_stream_keeps_a_copy_of_the_earlier_states(
+def test_a_stream_started_fresh_copies_the_earlier_state_table(
     replayed: StreamJob, uninterrupted: pl.DataFrame
 ) -> None:
     run_stream(stopped_at(replayed, 30))

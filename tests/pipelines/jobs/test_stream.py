@@ -23,7 +23,7 @@ from tests.outputs import contents, hidden
 from tests.pipelines.jobs.replays import add_file, replay_job, replay_of, stop_when, watching_folder
 
 
-def test_a_repeated_replay_writes_the_same_files(replayed: StreamJob, runner: Runner) -> None:
+def test_a_repeated_replay_writes_the_same_forecast_files(replayed: StreamJob, runner: Runner) -> None:
     job, progress = replace(replayed, runner=runner), list[JobNumbers]()
     outcome = run_stream(job, progress.append)
     assert outcome.counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
@@ -130,7 +130,7 @@ def test_a_second_job_on_an_output_folder_is_refused(replayed: StreamJob, job: B
     assert run_stream(replayed).counts.used == 60
 
 
-def test_a_fresh_stream_rereads_the_whole_watched_folder(replayed: StreamJob, tmp_path: Path) -> None:
+def test_fresh_stream_ignores_old_state_and_rereads_the_folder(replayed: StreamJob, tmp_path: Path) -> None:
     add_file(tmp_path / "in", "1.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
     job = replace(watching_folder(replayed, tmp_path / "in"), fresh=True)
     for _ in range(2):

@@ -95,7 +95,7 @@ def test_sweep_trial_settings_are_valid_job_file_settings() -> None:
     assert JobConfig.model_validate(config.model_dump()) == config
 
 
-def test_the_mlflow_view_of_trials_lists_every_varied_setting() -> None:
+def test_the_mlflow_trial_chart_shows_exactly_the_varied_settings() -> None:
     assert set(draw_settings(optuna.create_study().ask())) == set(VARIED)
 
 
@@ -157,7 +157,7 @@ def test_an_interrupted_sweep_logs_its_finished_trials(
     assert sorted(trials_of(tmp_path, parent)["trial"].to_list()) == [1, 2]
 
 
-def test_a_sweep_whose_trials_all_fail_raises_their_error(
+def test_a_sweep_of_one_failing_trial_raises_that_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "train", train_failing(1, DataError("the loss is not a number")))

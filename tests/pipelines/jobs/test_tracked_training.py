@@ -53,7 +53,7 @@ def test_a_training_run_logs_settings_without_the_thread_count(folder: Path, run
     assert "training.threads" not in run.data.params
 
 
-def test_the_logged_job_file_defines_the_same_job(folder: Path, run: Run) -> None:
+def test_a_logged_job_file_keeps_settings_without_mlflow_address(folder: Path, run: Run) -> None:
     text = (folder / "mlartifacts" / run.info.run_id / "artifacts" / "job.toml").read_text()
     again = JobConfig.model_validate(tomllib.loads(text))
     own = job(folder)

@@ -139,7 +139,7 @@ def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> No
         "backtest_log.log_comparison",
     ],
 )
-def test_a_failure_after_training_does_not_lose_the_model(
+def test_training_registers_the_model_when_backtest_or_figures_fail(
     folder: Path, outcome: TrainOutcome, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     from pipelines.jobs import train
@@ -238,7 +238,7 @@ def test_a_state_table_is_written_to_an_object_store(tmp_path: Path) -> None:
     assert kept.closed_through == waves().stop - 1
 
 
-def test_forecasts_continue_from_the_states_of_a_training(tmp_path: Path) -> None:
+def test_forecasts_from_written_states_equal_uninterrupted_forecasts(tmp_path: Path) -> None:
     model, history = forecaster(), waves()
     write_states(tmp_path / "half", model, history.between(START, START + 80), 2)
     _, later = advance(model, joined_state(tmp_path / "half"), history.between(START + 80, START + HOURS))

@@ -210,7 +210,7 @@ def test_engine_lost_is_raised_if_flink_loses_the_job(monkeypatch: pytest.Monkey
         cluster.look(watch)
 
 
-def test_an_unreachable_embedded_flink_raises_no_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_embedded_flink_is_never_reported_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the master ``[local]``, Flink runs inside the process of the job server."""
     cluster = Cluster(monkeypatch)
     cluster.answer = None
@@ -220,7 +220,7 @@ def test_an_unreachable_embedded_flink_raises_no_engine_lost(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("master", ["[local]", "host:1"])
-def test_a_job_has_ended_once_all_shards_have_ended(monkeypatch: pytest.MonkeyPatch, master: str) -> None:
+def test_ended_shards_are_seen_if_flink_is_unreachable(monkeypatch: pytest.MonkeyPatch, master: str) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch(master)
     cluster.answer = {"1": ("job", "RUNNING")}

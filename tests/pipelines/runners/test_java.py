@@ -42,7 +42,7 @@ MAVEN = """
 """
 
 
-def test_pom_versions_include_flink_kafka_and_the_beam_runner() -> None:
+def test_pom_versions_include_flink_and_kafka_and_beam_runner() -> None:
     assert {"flink.version", "kafka.version", "beam.runner.version"} <= java.versions().keys()
     assert all(java.versions().values())
 
@@ -99,7 +99,7 @@ def test_setup_installs_beams_released_job_server_if_available(machine: Path) ->
     assert java.job_server()[1] == f"Beam's job server {beam_version()}"
 
 
-def test_setup_installs_pinned_job_server_if_release_is_missing(
+def test_setup_installs_pinned_job_server_if_registry_lacks_release(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))

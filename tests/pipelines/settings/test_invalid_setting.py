@@ -23,7 +23,7 @@ def refusal(set_: list[str] | None = None, job: Path | None = None, **options: o
     return str(caught.value)
 
 
-def test_settings_that_conflict_are_named_as_the_user_wrote_them(tmp_path: Path) -> None:
+def test_the_error_for_conflicting_settings_names_both_as_written(tmp_path: Path) -> None:
     job = tmp_path / "job.toml"
     job.write_text("[data]\nstart = 2013-01-02\n")
     assert refusal(job=job, data__end="2013-01-01") == "--end must be later than data.start"

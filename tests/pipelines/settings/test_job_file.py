@@ -130,7 +130,7 @@ def test_the_error_for_invalid_job_files_names_the_fault(text: str, message: str
     assert message_of_refusal(text, tmp_path) == message
 
 
-def test_error_for_invalid_option_names_option_not_job_file(tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_option_names_the_option(tmp_path: Path) -> None:
     assert (
         message_of_refusal("", tmp_path, network__horizon="-3")
         == "option network.horizon = -3: must be 1 or more"

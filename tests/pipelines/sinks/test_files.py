@@ -244,7 +244,7 @@ def test_remove_after_removes_files_written_after_the_snapshot(written: Path) ->
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_files_older_than_snapshot_without_closed_windows_are_kept(written: Path) -> None:
+def test_remove_after_an_empty_snapshot_keeps_older_files(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
@@ -252,7 +252,7 @@ def test_files_older_than_snapshot_without_closed_windows_are_kept(written: Path
     assert sorted(written.rglob("*")) == before
 
 
-def test_remove_after_an_empty_snapshot_removes_newer_files(written: Path) -> None:
+def test_files_newer_than_snapshot_without_closed_windows_are_removed(written: Path) -> None:
     shard_files(written).remove_after(None, {}, snapshot_ns=0, versions=[VERSION])
     assert not [path for path in written.rglob("*") if path.is_file()]
 
@@ -287,7 +287,7 @@ def test_the_newest_revision_of_a_forecast_is_read(folder: Path, format_: Format
 
 
 @pytest.mark.parametrize("partition", ["replay", "a-r1-b"])
-def test_remove_after_keeps_revisions_only_below_the_given_offsets(folder: Path, partition: str) -> None:
+def test_remove_after_deletes_revisions_from_the_given_offsets_on(folder: Path, partition: str) -> None:
     for offset in (6, 7, 8):
         late = RowPlace(partition, offset)
         shard_files(folder).write_forecasts(revised_forecasts(1, 0.0), late=late)
@@ -337,7 +337,7 @@ def test_the_error_names_an_unreadable_file_of_forecasts(folder: Path, format_: 
     assert "\n" not in str(caught.value)
 
 
-def test_writing_forecasts_to_a_full_disk_raises_a_one_line_error(
+def test_writing_forecasts_to_a_full_disk_raises_output_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disk_full(*args: object) -> None:

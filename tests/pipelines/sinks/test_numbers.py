@@ -147,7 +147,7 @@ def test_window_latency_is_counted_after_all_shards_have_published(tmp_path: Pat
     assert reader.read().window_latency.buckets == histogram([300.0]).buckets
 
 
-def test_the_latency_histogram_omits_windows_with_overwritten_latencies(tmp_path: Path) -> None:
+def test_the_histogram_omits_windows_with_latencies_overwritten_before_reading(tmp_path: Path) -> None:
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)

@@ -162,7 +162,7 @@ def test_the_error_for_an_invalid_metrics_address_shows_the_format(text: str) ->
         address_of(text)
 
 
-def test_quality_metrics_are_labelled_with_model_and_horizon() -> None:
+def test_score_metrics_are_labelled_with_model_and_horizon() -> None:
     scores = {"lstm-1": {1: ScoreSums(4, 3_000_000, -1_000_000, 4, 500_000, 3), 24: ScoreSums(2, 1_000_000)}}
     drift = {"value": InputDrift([20] * 10, [20.0] * 10, "a b", 0.5), "heat": InputDrift()}
     found = samples_of(replace(NUMBERS, counts=replace(COUNTS, scores=scores), drift=drift))
@@ -182,7 +182,7 @@ def samples_of(numbers: JobNumbers) -> dict[tuple[str, ...], float]:
         return samples(scrape(port))
 
 
-def test_metric_is_1_if_stream_and_alias_versions_differ() -> None:
+def test_alias_metric_is_1_if_the_stream_version_differs() -> None:
     numbers = JobNumbers(model_versions=("gru-2", "lstm-1"), model_notice="weather/3 is refused")
     with serve(0, lambda: numbers) as port:
         found = samples(scrape(port))

@@ -138,6 +138,7 @@ def test_watched_files_that_name_no_series_need_layout_wide(inbox: Path, layout:
 
 
 def test_rereading_a_grown_file_keeps_origins_of_earlier_rows(inbox: Path) -> None:
+    """The origin of a row identifies its file and its position in the file."""
     write_file(inbox / "1.csv", [("a", 1, 1), ("a", 1, 1)])
     write_file(inbox / "2.csv", [("a", 1, 1)])
     source = watch(inbox)

@@ -52,7 +52,7 @@ def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def test_a_kafka_source_implements_the_protocol_log(tmp_path: Path) -> None:
+def test_a_kafka_source_implements_the_log_protocol(tmp_path: Path) -> None:
     assert isinstance(source_of(Topic({}), tmp_path), Log)
 
 
@@ -141,7 +141,7 @@ def row_of(series: str, hour: int) -> bytes:
     return row(hour).replace(b'"a"', f'"{series}"'.encode())
 
 
-def test_each_keyed_partition_belongs_to_one_shard(tmp_path: Path) -> None:
+def test_each_keyed_topic_partition_belongs_to_one_shard(tmp_path: Path) -> None:
     topic = Topic({n: [row_of(f"s{n}", 5)] for n in range(4)}, dict.fromkeys(range(3), 0))
     source = source_of(topic, tmp_path, keyed_shards=2, look_s=0.0, idle_s=1e9)
     reading, places = Reading(source), source.begin({})
@@ -159,7 +159,7 @@ def test_each_keyed_partition_belongs_to_one_shard(tmp_path: Path) -> None:
         replace(source, keyed_shards=5).begin({})
 
 
-def test_keyed_series_with_rows_in_two_shards_are_refused(
+def test_a_series_in_two_keyed_shards_is_refused(
     tmp_path: Path,
 ) -> None:
     topic = Topic({0: [row_of("s", 5)], 1: [], 2: [row_of("s", 6)], 3: [row_of("t", 6), row_of("s", 7)]})
@@ -173,7 +173,7 @@ def test_keyed_series_with_rows_in_two_shards_are_refused(
             read_all(reading, places)
 
 
-def test_idle_keyed_partitions_take_watermarks_only_within_their_shard(tmp_path: Path) -> None:
+def test_idle_keyed_partitions_take_watermarks_from_their_own_shard(tmp_path: Path) -> None:
     hours = {0: 9, 1: 6}  # partitions 0 and 1 have rows up to these hours; the other partitions are idle
     topic = Topic(
         {n: [row_of(f"s{n}", hours.get(n, 5)), row_of(f"s{n}", 9)] for n in range(4)},
@@ -208,7 +208,7 @@ def test_an_absent_broker_does_not_make_partitions_idle(tmp_path: Path) -> None:
         assert places["rows-1"].watermark_us == carried
 
 
-def test_consecutive_steps_of_a_source_share_one_consumer(tmp_path: Path) -> None:
+def test_consecutive_calls_of_step_share_one_consumer(tmp_path: Path) -> None:
     opened = []
     topic = Topic({0: [row(5)]}, {0: 1})
 

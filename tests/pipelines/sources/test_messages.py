@@ -151,7 +151,7 @@ def test_a_json_message_gives_equal_rows_alone_and_with_others(values: list[byte
         assert one.select(alone.columns).equals(alone)
 
 
-def test_json_nan_does_not_change_texts_of_other_numbers() -> None:
+def test_a_json_nan_does_not_change_how_other_numbers_decode() -> None:
     decode = json_decoder(Names.of(Columns(observed=("heat",)), series_in_key=False))
     texts = [b'{"series_id": 1e15, "value": 2.0, "heat": %s}' % heat for heat in (b"1", b"NaN", b"1e400")]
     frame = decoded(decode, messages(*texts))
@@ -250,7 +250,7 @@ def custom_spec(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Messages
     return named
 
 
-def test_a_custom_decoder_rejects_only_messages_that_fail(
+def test_a_custom_decoder_rejects_only_messages_it_cannot_decode(
     custom_spec: Callable[[Callable[[Messages], object]], DecoderSpec],
 ) -> None:
     values = [f"s{i},2024-01-31,{'x' if i in (2, 11) else i}".encode() for i in range(20)]

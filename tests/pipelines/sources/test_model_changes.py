@@ -77,14 +77,14 @@ def test_a_model_change_is_journaled_before_the_next_batch(states: Path) -> None
     assert batch_of(changing(states)).changes == 2
 
 
-def test_a_requested_model_change_waits_for_the_first_watermark(states: Path) -> None:
+def test_a_model_change_is_journaled_only_after_a_watermark(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 5))
     log = changing(states)
     assert batch_of(log).changes == 1
     assert batch_of(log).changes == 2
 
 
-def test_a_model_change_is_later_than_all_closed_windows(states: Path) -> None:
+def test_a_model_change_takes_effect_after_all_closed_windows(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     log = changing(states, closed_through=START + 100)
     for _ in range(2):

@@ -88,7 +88,7 @@ class Keyed:
         return Step((), places)
 
 
-def test_keyed_log_batches_have_the_shard_of_their_partition(stop_file: Path, clock: Clock) -> None:
+def test_keyed_batches_name_the_shard_assigned_to_their_partition(stop_file: Path, clock: Clock) -> None:
     places = Keyed().begin({})
     reader = reading.Reader(Keyed(), stop_file, 0.0, clock=clock)
     for expected in (

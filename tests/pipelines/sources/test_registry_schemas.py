@@ -89,7 +89,7 @@ def test_an_unknown_schema_is_requested_again_after_growing_waits() -> None:
         assert schemas(8)["name"] == "Row"
 
 
-def test_a_temporary_registry_failure_loses_no_message() -> None:
+def test_a_temporary_schema_registry_failure_loses_no_message() -> None:
     clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
     with registry_of(lambda request: answers.pop(0)) as registry:
         decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))

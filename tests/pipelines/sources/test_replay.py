@@ -47,7 +47,7 @@ def test_replayed_rows_of_equal_time_keep_their_input_order(tmp_path: Path, memo
     assert played_back == [0, -1, -2, -10, -11, -12, -20, -21, -22, 0, 0, 0]
 
 
-def test_replay_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> None:
+def test_replays_cut_batches_at_multiples_of_windows_per_step(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in range(-2, 10)])
     batches = read_log(replay_of(file, windows_per_step=4))
     assert [len(batch.rows) for batch in batches] == [2, 4, 4, 2]
@@ -55,7 +55,7 @@ def test_replay_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
-def test_row_limit_ends_batches_before_windows_per_step_windows(tmp_path: Path, memory_bytes: int) -> None:
+def test_a_row_limit_ends_replay_batches_at_window_ends(tmp_path: Path, memory_bytes: int) -> None:
     file = write_file(tmp_path / "a.csv", [(f"s{s}", h, h) for h in range(8) for s in range(3)])
     input_settings = replace(INPUT, batch_rows=4)
     with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", 4):
@@ -154,7 +154,7 @@ def test_bad_files_are_quarantined_only_with_skip_bad_files(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("memory_bytes", [2 << 30, 2000])
 @pytest.mark.parametrize(("keep", "dropped"), [("last", {0: 10.0, 2: 30.0}), ("first", {4: 0.0, 5: 2.0})])
-def test_a_replay_orders_versions_of_events_by_file_not_time(
+def test_file_order_decides_which_event_version_counts_in_replays(
     keep: Keep, dropped: dict[int, float], memory_bytes: int, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "1.csv", tmp_path / "2.csv"

@@ -62,7 +62,7 @@ def test_a_state_table_is_resharded_without_loss(
     assert {shard.watermark_us for shard in new.shards} == {old.shards[0].watermark_us}
 
 
-def test_resuming_keeps_the_manifest_and_sets_the_shard_count(
+def test_resuming_changes_the_shard_count_but_not_the_manifest(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "state"
@@ -77,7 +77,7 @@ def test_resuming_keeps_the_manifest_and_sets_the_shard_count(
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_resuming_reads_series_only_if_the_shard_count_changes(
+def test_resuming_with_equal_shards_and_partitions_reads_no_series(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raise_memory_error(*given: Any, **options: Any) -> Any:
@@ -90,7 +90,7 @@ def test_resuming_reads_series_only_if_the_shard_count_changes(
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 
-def test_a_warm_start_copies_only_states_and_pending_rows(tmp_path: Path) -> None:
+def test_a_warm_start_copies_no_offsets_watermarks_or_manifest(tmp_path: Path) -> None:
     state_table.write(tmp_path / "a", shards_after_five_windows(3))
     (tmp_path / "a" / "folder.jsonl").write_text("{}")
     for own in (tmp_path / "b", tmp_path / "a"):
@@ -117,7 +117,7 @@ def test_every_shard_starts_with_offsets_of_all_partitions(tmp_path: Path) -> No
         )
 
 
-def test_each_keyed_partition_stays_with_its_shard_across_starts(tmp_path: Path) -> None:
+def test_keyed_topic_partitions_keep_their_shards_across_starts(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
 
@@ -155,7 +155,7 @@ def test_each_keyed_partition_stays_with_its_shard_across_starts(tmp_path: Path)
     assert state_table.read_series_shards(tmp_path) == {}
 
 
-def test_a_cold_start_replaces_an_earlier_state_table(tmp_path: Path) -> None:
+def test_a_start_from_empty_states_replaces_an_earlier_state_table(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     state_table.write(folder, shards_after_five_windows(3))
     (folder / "folder.jsonl").write_text("{}")

@@ -96,7 +96,7 @@ def test_damaged_checksummed_replay_manifest_is_refused_or_read_unchanged(tmp_pa
     assert check_replay(path, [rows], "how", 1, 0.0) == 12.5
 
 
-def test_damaged_folder_manifests_are_refused_or_lose_only_last_entries(tmp_path: Path) -> None:
+def test_reading_damaged_folder_manifests_raises_or_omits_last_entries(tmp_path: Path) -> None:
     path = tmp_path / "folder.jsonl"
     for entry in ENTRIES:
         FolderManifest(path).add(entry)
@@ -200,7 +200,7 @@ def test_read_owner_raises_nothing_for_a_damaged_owner_file(tmp_path: Path) -> N
     )
 
 
-def test_damaged_error_file_gives_output_error_or_engine_error(tmp_path: Path) -> None:
+def test_a_damaged_worker_error_file_gives_output_or_engine_error(tmp_path: Path) -> None:
     raised = OutputError("out: the disk is full")
     with pytest.raises(OutputError), failure.store_worker_error(tmp_path):
         raise raised
@@ -239,7 +239,7 @@ def test_ending_orphaned_engines_skips_a_damaged_engine_file(
         assert engine.end_orphans() == []
 
 
-def test_complete_replacement_with_damaged_manifest_keeps_output_files() -> None:
+def test_completing_a_replacement_with_damaged_manifest_keeps_output_files() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
         replace_parts(store / BACKFILL, store, ["late"])

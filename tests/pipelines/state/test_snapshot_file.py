@@ -168,7 +168,7 @@ def test_a_file_mixed_from_two_snapshots_is_refused(tmp_path: Path) -> None:
         snapshot_file.read_shard(tmp_path / "a", 0, 1)
 
 
-def test_a_snapshot_without_a_checksum_still_opens(tmp_path: Path) -> None:
+def test_a_snapshot_without_a_file_checksum_is_read(tmp_path: Path) -> None:
     (shard,) = shards_after_five_windows(1)
     path = tmp_path / "shard-0000-of-0001.parquet"
     pq.write_table(snapshot.to_arrow(shard), path)  # only `snapshot_file` adds a checksum

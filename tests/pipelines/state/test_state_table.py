@@ -40,7 +40,7 @@ def test_reading_a_state_table_combines_its_shards(tmp_path: Path) -> None:
     assert (table.offset("rows"), table.offset("another")) == (100, 0)
 
 
-def test_a_state_table_can_be_read_without_its_series(tmp_path: Path) -> None:
+def test_state_table_read_without_series_has_counts_and_offsets(tmp_path: Path) -> None:
     for shard in shards_after_five_windows(3, event="é"):
         snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
     whole, offsets = state_table.read(tmp_path), state_table.read(tmp_path, series=False)

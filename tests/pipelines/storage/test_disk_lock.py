@@ -124,7 +124,7 @@ def test_a_folder_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_unlocking_removes_lock_file_and_empty_folders_locking_created(tmp_path: Path) -> None:
+def test_unlocking_removes_what_locking_created_except_nonempty_folders(tmp_path: Path) -> None:
     with store_of(tmp_path / "new").locked():
         assert (tmp_path / "new" / markers.LOCK).exists()
     assert not (tmp_path / "new").exists()
@@ -137,7 +137,7 @@ def test_unlocking_removes_lock_file_and_empty_folders_locking_created(tmp_path:
     assert (tmp_path / "old").exists()
 
 
-def test_a_failed_job_releases_its_folder_lock(tmp_path: Path) -> None:
+def test_an_exception_in_the_with_block_releases_the_lock(tmp_path: Path) -> None:
     def fail() -> None:
         with store_of(tmp_path).locked():
             raise KeyboardInterrupt

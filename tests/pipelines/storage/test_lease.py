@@ -56,13 +56,13 @@ def write_lock_file_4(s3: Remote, **changes: Any) -> None:
     write_text(s3 / ".lock-000004", json.dumps(json.loads(lease._identity()) | changes))
 
 
-def test_a_job_killed_on_this_machine_loses_its_lease(s3: Remote) -> None:
+def test_lease_of_a_dead_local_job_is_taken_over(s3: Remote) -> None:
     write_lock_file_4(s3, started_after_boot_s=-9.0)
     with store_of(s3).locked():
         assert keys(s3) == [".lock-000005"]
 
 
-def test_a_silent_job_of_another_machine_keeps_its_lease_until_expiry(
+def test_an_unrenewed_lease_of_another_machine_holds_until_expiry(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_lock_file_4(s3, machine="another", host="far", pid=7)
@@ -98,7 +98,9 @@ def test_a_lease_refuses_one_of_two_simultaneous_jobs(s3: Remote, monkeypatch: p
         pass
 
 
-def test_a_job_that_overlooks_a_lock_file_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_listing_misses_a_lock_file_is_refused(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted
     monkeypatch.setattr(lease, "_list_locks", lambda folder: (0.0, []))
     with pytest.raises(OutputError, match="another job has just begun to write here"), store_of(s3).locked():
@@ -119,7 +121,9 @@ def run_in(folder: Remote, job: str) -> StepSettings:
     return StepSettings(job, b"", 1, 1, folder, "parquet", 1, resumed=False)
 
 
-def test_a_suspended_job_cannot_replace_the_new_owner(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suspended_job_cannot_take_ownership_from_its_successor(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease, "_is_dead", lambda identity: True)
     with store_of(s3).locked() as suspended:
 
@@ -178,7 +182,7 @@ def test_a_suspended_job_cannot_overwrite_a_snapshot_of_its_successor(s3: Remote
     assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
 
 
-def test_taking_over_a_snapshot_keeps_its_first_write_time(s3: Remote) -> None:
+def test_a_taken_over_snapshot_keeps_its_first_write_time(s3: Remote) -> None:
     write_shard(s3 / "state", shards_after_five_windows(1, 2)[0])
     written_ns = []
     for job in ("first", "second", "third"):

@@ -81,7 +81,7 @@ def test_replace_parts_replaces_all_parts_and_nothing_else(output: Path) -> None
 @pytest.mark.parametrize("at", range(RENAMES))
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
-def test_a_failed_rename_leaves_the_old_output_parts(
+def test_after_a_failed_rename_the_old_output_parts_remain(
     output: Path, at: int, after: bool, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, error=error, after=after)
@@ -130,7 +130,7 @@ def test_new_output_parts_without_a_marker_file_are_deleted(output: Path) -> Non
     assert read_parts(output) == OLD
 
 
-def test_an_empty_marker_file_completes_the_output_replacement(output: Path) -> None:
+def test_an_interrupted_replacement_with_an_empty_marker_is_completed(output: Path) -> None:
     """Earlier versions did not sync the marker file ``complete``, so a power loss could leave it empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")

@@ -87,7 +87,7 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
     assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
 
 
-def test_an_s3_journal_writes_and_merges_small_objects(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_journal_writes_small_objects_and_merges_them(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.storage.journal.MERGED_AT", 12)
     journal = Journal(s3 / "lines.jsonl")
     sizes: list[int] = []
@@ -241,7 +241,7 @@ def test_an_owner_suspended_after_its_check_overwrites_no_file(s3: Remote, exist
     assert path.read_bytes() == b"successor"
 
 
-def test_an_owner_writes_after_another_writer_changed_its_file(s3: Remote) -> None:
+def test_an_owner_overwrites_its_file_after_another_writer_changed_it(s3: Remote) -> None:
     owner = OwnedFile(s3 / "mark")
     assert owner.write(partial(write_to, data=b"one"), lambda: True)
     (s3 / "mark").write_bytes(b"earlier owner")
@@ -278,7 +278,7 @@ def test_replace_parts_moves_hidden_folder_contents_over_old_folders(place: Loca
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_complete_replacement_replaces_a_part_with_prefix_old(tmp_path: Path) -> None:
+def test_complete_replacement_replaces_a_part_named_old_state(tmp_path: Path) -> None:
     """A replaced part "state" is kept as "old-state", but here "old-state" is the name of a new part."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")
@@ -294,7 +294,7 @@ def write_text_in(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_complete_replacement_removes_incomplete_parts_and_keeps_old_ones(place: Location) -> None:
+def test_complete_replacement_removes_incomplete_new_parts_and_keeps_old_parts(place: Location) -> None:
     for folder, file in ((place / "state", "old"), (place / ".state.new" / "state", "new")):
         store_of(folder).make_folder()
         write_text(folder / file, file)

@@ -132,7 +132,7 @@ def test_latency_is_measured_if_rows_have_arrival_times(settings: StepSettings) 
     assert latency.quantile_ms(0.5) > 500_000
 
 
-def test_object_store_owner_is_not_read_for_every_batch(
+def test_workers_do_not_check_object_store_ownership_per_batch(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names_read: list[str] = []
@@ -315,7 +315,7 @@ def test_an_error_in_a_shard_is_raised_by_wait_and_close(
         workers.close()
 
 
-def test_workers_publish_the_snapshot_time_before_the_next_batch(settings: StepSettings) -> None:
+def test_a_snapshot_time_is_published_without_a_further_batch(settings: StepSettings) -> None:
     workers = Workers(settings)
     for batch in (batches_of_windows()[0], empty_batch("rows", batches_of_windows()[0].stop, snapshot=True)):
         for number, part in Splitter(settings.shards).split(batch).items():

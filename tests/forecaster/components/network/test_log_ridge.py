@@ -48,7 +48,8 @@ def ridge_on_lag(lag: int) -> Floats32:
     return ridge
 
 
-def test_coefficient_half_forecasts_geometric_mean_of_value_and_lag() -> None:
+def test_lag_coefficient_half_forecasts_geometric_mean_of_value_and_lag() -> None:
+    """Horizon 5 has the coefficient 0.5 for lag 12; horizon 4 has none and repeats the last value."""
     values = sales()
     forecast = log_forecast(values, ridge_on_lag(12))
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)

@@ -38,7 +38,7 @@ def test_usual_column_names_of_covariate_files_are_recognized(tmp_path: Path) ->
     np.testing.assert_array_equal(found.static(("b",))[0], [0, 0, 1, 0, 1])
 
 
-def test_a_config_without_covariate_files_gives_no_tables() -> None:
+def test_without_covariate_files_both_covariate_tables_are_none() -> None:
     assert read_tables(CovariatesConfig()) == (None, None)
 
 
@@ -92,7 +92,8 @@ def test_missing_covariate_tables_are_reported_and_extra_tables_refused(tmp_path
         with_tables(forecaster(), config)
 
 
-def test_unnamed_observed_covariates_are_reported_and_extra_names_refused() -> None:
+def test_missing_observed_names_are_reported_and_extra_names_raise() -> None:
+    """``covariates.observed`` lacks a covariate that the model was trained with, or names another one."""
     model, heat = forecaster(observed=("heat",)), CovariatesConfig(observed=("heat",))
     assert with_tables(model, heat) is model
     assert missing_tables(model, heat) == []

@@ -73,7 +73,7 @@ def test_is_regular_accepts_quoted_cells_without_line_breaks(rows: list[list[str
 
 
 @given(st.lists(st.text('a,"\n\r', max_size=9), max_size=9), st.integers(1, 40))
-def test_every_read_but_the_last_returns_at_least_half(lines: list[str], size: int) -> None:
+def test_reads_before_the_last_return_at_least_half_size(lines: list[str], size: int) -> None:
     text = "\n".join(["x,y", *lines])
     stream = RowPerLine(io.BytesIO(text.encode()), 1, ",", 2)
     pieces = list(iter(lambda: stream.read(size), b""))
@@ -82,7 +82,7 @@ def test_every_read_but_the_last_returns_at_least_half(lines: list[str], size: i
 
 
 @given(st.text('a,"\n', max_size=200))
-def test_pyarrow_reads_or_reports_one_row_per_converted_line(text: str) -> None:
+def test_pyarrow_reads_or_skips_one_row_per_converted_line(text: str) -> None:
     found, _ = read("x,y\n" + text, 2)
     bad: list[object] = []
 

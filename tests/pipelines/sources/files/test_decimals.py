@@ -115,7 +115,7 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
     assert read(path, decimal=".")[1] == read(path, decimal=",")[1] == []
 
 
-def test_decimal_commas_one_batch_after_ambiguous_points_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_points_a_batch_before_decimal_commas_are_refused(tmp_path: Path) -> None:
     # In the first batch, 1.234 may be a number of thousands or a number with three decimals. Only the decimal
     # commas in the second batch show that the points separate thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
@@ -123,7 +123,7 @@ def test_decimal_commas_one_batch_after_ambiguous_points_are_refused(tmp_path: P
         read(path, batch_rows=2)
 
 
-def test_a_number_with_the_other_decimal_sign_is_quarantined(tmp_path: Path) -> None:
+def test_numbers_contradicting_the_detected_decimal_sign_are_quarantined(tmp_path: Path) -> None:
     values, reasons = read(write_cells(tmp_path, ["1,5", "2,5", "3.5"]))
     assert values == [1.5, 2.5]
     assert reasons == ["'3.5 (no decimal comma)' is not a number"]

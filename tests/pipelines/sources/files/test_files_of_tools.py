@@ -66,7 +66,7 @@ def test_the_setting_null_values_marks_cells_as_missing() -> None:
     assert rows == [row for i, row in enumerate(expected()) if i != 5]
 
 
-def test_series_ids_combine_folder_name_columns_with_file_columns() -> None:
+def test_series_ids_may_combine_folder_names_with_file_columns() -> None:
     assert read("hive", series_id=("store", "item")) == (expected("/tea"), [])
     assert read("hive", series_id=("store",)) == (expected(), [])
 

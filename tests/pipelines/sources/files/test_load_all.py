@@ -19,7 +19,7 @@ from tests.pipelines.sources.logs import write_file
 LINE = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n'
 
 
-def test_training_with_skip_bad_files_names_the_skipped_files(tmp_path: Path) -> None:
+def test_loading_with_skip_bad_files_names_the_skipped_files(tmp_path: Path) -> None:
     write_file(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x")])
     # `check_files` reads only the first lines of a file, so it does not find the bad last line.
     write_file(tmp_path / "b.jsonl", LINE * 2000 + '{"ser')

@@ -179,7 +179,7 @@ def test_nan_in_json_lines_is_quarantined(tmp_path: Path) -> None:
     assert good.rows() == [("7", datetime(2013, 1, 1, 6, tzinfo=UTC), 1.1)]
 
 
-def test_for_times_without_zone_a_notice_reports_utc(tmp_path: Path) -> None:
+def test_times_without_zone_give_a_notice_that_names_utc(tmp_path: Path) -> None:
     wide = write_file(tmp_path, "wide.csv", WIDE)
     assert check(wide).notices == ["times have no zone, UTC assumed"]
     assert check(write_file(tmp_path, "long.csv", LONG)).notices == []

@@ -88,7 +88,7 @@ def test_read_to_end_keeps_only_small_files_in_memory(tmp_path: Path) -> None:
     assert (large.stop, large.newest_us) == (3, (START + 9) * HOUR_US)
 
 
-def test_the_data_section_overrides_the_defaults_of_input_of() -> None:
+def test_input_of_lets_data_settings_override_its_defaults() -> None:
     def job_with(**data: Any) -> JobConfig:
         return JobConfig(data=DataConfig(**data))
 
