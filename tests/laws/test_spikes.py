@@ -27,7 +27,7 @@ def forecast(values: Floats) -> Floats:
     return advance_in_place(model, state, values, START).values
 
 
-def test_a_constant_series_is_forecast_exactly_after_a_spike() -> None:
+def test_forecasts_return_to_the_constant_level_after_a_spike() -> None:
     cases = list(product((0.0, 1.0, -300.0, 1e9), (1e-3, 0.3, -40.0, 1e6), (1e-15, 1.0, 1e15), (1, 2, 30)))
     level, spike, unit, lasts = np.array(cases).T
     values = np.tile(level, (WINDOWS, 1))

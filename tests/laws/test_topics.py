@@ -86,7 +86,7 @@ def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> di
 # Hypothesis must not shrink a failing topic: that takes minutes, and a smaller seed makes no simpler topic.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
-def test_outputs_depend_only_on_the_topic_and_recorded_decisions(
+def test_kills_and_poll_sizes_do_not_change_the_outputs(
     keyed: bool, kills: int, lateness: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed))

@@ -43,7 +43,7 @@ DAYS = [datetime(1678, 1, 1), datetime(1677, 12, 31, 23, 59, 59, 999_999), datet
         max_size=3,
     )
 )
-def test_row_checks_agree_with_the_observation_schema(rows: list[tuple[object, ...]]) -> None:
+def test_the_fast_column_check_agrees_with_the_observation_schema(rows: list[tuple[object, ...]]) -> None:
     names = ["series_id", "timestamp", "value", "event_id", "observed.heat"]
     types = [pl.String(), pl.Datetime("us"), pl.Float64(), pl.String(), pl.Float64()]
     typed = observations._read(pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row"))

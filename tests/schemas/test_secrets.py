@@ -73,7 +73,7 @@ def test_secrets_are_masked_in_every_text_form() -> None:
     assert url.get_secret_value() == "http://me:pw@host"
 
 
-def test_error_texts_mask_logins_in_urls_also_after_pickling() -> None:
+def test_logins_in_urls_of_errors_stay_masked_after_pickling() -> None:
     for kind in (DataError, VersionMismatch):
         error = kind("http://me:pw@host: no answer")
         assert str(error) == str(pickle.loads(pickle.dumps(error))) == "http://***@host: no answer"  # noqa: S301

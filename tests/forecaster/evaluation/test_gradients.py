@@ -139,7 +139,7 @@ def test_computing_gradient_norms_changes_no_weight_or_stored_gradient() -> None
     assert all(high != low for high, low in pairwise(gradient_norms(model, walks(), 3)))
 
 
-def test_gradient_figure_legend_compares_last_lag_with_first_lag() -> None:
+def test_gradient_legend_compares_norms_at_last_and_first_lag() -> None:
     figure = gradient_figure(np.array([1.0, 0.5, 0.25, 0.125, 0.0]), "rnn")
     assert figure.axes[0].get_yscale() == "log"
     legend = figure.axes[0].get_legend()

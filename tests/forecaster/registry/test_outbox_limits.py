@@ -82,7 +82,7 @@ def test_a_damaged_outbox_is_refused_with_one_line(tmp_path: Path, text: str) ->
     assert "\n" not in str(error.value)
 
 
-def test_the_oldest_outbox_is_sent_first(tmp_path: Path) -> None:
+def test_unsent_lists_outboxes_from_oldest_to_newest(tmp_path: Path) -> None:
     for name, age in (("a", 2), ("b", 3), ("c", 1)):
         box = Outbox(tmp_path, {"name": name})
         box.add({"kind": "tags", "values": {}})

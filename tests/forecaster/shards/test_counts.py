@@ -46,7 +46,7 @@ def test_each_quarantined_row_has_one_of_the_fixed_kinds(cells: list[tuple[Any, 
     assert counts.rejected == len(rejected)
 
 
-def test_by_kind_counts_values_with_semicolons_as_one_kind() -> None:
+def test_values_with_semicolons_are_counted_as_one_fault_kind() -> None:
     good = ("a", "2013-01-01", "1", "", None)
     _, rejected = observations.validate(raw([(*good[:2], f"{n}; {n}", "", None) for n in range(5)]))
     assert by_kind(rejected) == {"is not a number": 5}

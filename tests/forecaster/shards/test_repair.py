@@ -114,7 +114,7 @@ def test_a_shard_keeps_two_state_copies_and_few_rows_for_repair() -> None:
         assert len(shard.history.late) == 0
 
 
-def test_repair_fields_are_absent_from_models_and_snapshots_without_repairs() -> None:
+def test_models_and_repair_0_snapshots_have_no_repair_fields() -> None:
     shard, _ = run(batches(6, {4: [("a", 2)]}), repair=0)
     table = snapshot.to_arrow(shard)
     assert not [name for name in table.column_names if name in ("closed", "late") or "copy" in name]

@@ -270,7 +270,7 @@ def test_new_rows_replace_pending_rows_that_will_be_reread() -> None:
         assert _used_value(other, model) == 4.0
 
 
-def test_snapshots_whose_pending_rows_lack_partitions_can_be_read() -> None:
+def test_snapshots_without_partitions_of_pending_rows_can_be_read() -> None:
     """Earlier versions wrote such snapshots."""
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})

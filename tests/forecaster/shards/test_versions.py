@@ -79,7 +79,7 @@ def test_revised_forecasts_have_offset_of_the_newer_event_version() -> None:
     assert {(one.partition, one.start) for one in outputs if one.revises} == {("rows", some[8].stop - 1)}
 
 
-def test_a_second_version_replaces_the_first_in_open_windows() -> None:
+def test_second_event_version_replaces_the_first_in_open_windows() -> None:
     counts, outputs = run(corrected(8, 8, 8), repair=0)
     assert (counts.used, counts.duplicates, counts.replaced, counts.repaired) == (24, 1, 1, 0)
     assert replaced_rows(outputs) == [("a 8", 99.0)]

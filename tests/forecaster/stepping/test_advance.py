@@ -25,7 +25,7 @@ def windows(*columns: list[float], start: int = START) -> Windows:
     return Windows(tuple("abcdef"[: len(columns)]), start, np.array(columns).T.reshape(-1, len(columns)))
 
 
-def test_advance_gives_equal_forecasts_for_rows_and_their_windows() -> None:
+def test_advancing_by_rows_or_by_windows_gives_equal_forecasts() -> None:
     model = forecaster()
     fleet = windows([1, 2, NAN, 4], [NAN, 5, 6, 7])
     rows = rows_of(fleet).sample(fraction=1, shuffle=True, seed=0)

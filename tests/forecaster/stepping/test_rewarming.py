@@ -98,7 +98,7 @@ def test_rewarming_recomputes_the_seasonal_scale_for_another_season_length(befor
     assert 0.8 < float(ratio[0]) < 1.25
 
 
-def test_rewarming_relearns_least_squares_if_a_longer_ring_adds_lags() -> None:
+def test_rewarming_a_model_with_more_lags_relearns_least_squares() -> None:
     old, new = forecaster("lstm", ring=12), forecaster("lstm", ring=48, seed=2)
     values = np.random.default_rng(0).normal(size=(200, 1)).cumsum(axis=0)
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, values))

@@ -95,7 +95,7 @@ def test_a_new_transform_reads_the_replaced_state_table(
         assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_forecast_fleet_applies_its_model_to_another_models_states(observed: Windows, tmp_path: Path) -> None:
+def test_fleet_with_another_models_states_uses_its_own_model(observed: Windows, tmp_path: Path) -> None:
     rows = rows_of(observed)
     backfill(between(rows, 0, 15), tmp_path, forecaster(seed=1))
     fleet = ForecastFleet(forecaster(), state_table=tmp_path / "out" / "state")

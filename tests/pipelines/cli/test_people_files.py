@@ -130,7 +130,7 @@ def test_a_data_frame_index_is_not_read_as_series(job: Job, kind: str) -> None:
     assert all(": not read: column " in line for line in lines)
 
 
-def test_a_header_is_split_at_the_delimiter_of_the_rows(job: Job) -> None:
+def test_header_with_commas_is_split_at_semicolons_of_rows(job: Job) -> None:
     rows = "".join(f"2023-01-01T{h:02}:00Z;{h}.5;{h + 50}\n" for h in range(24))
     for header in ('time;"Temp, C";"Hum, %"', "time;Temp, C;Hum, %", 'time;"Temp,\nC";"Hum, %"'):
         (job.folder / "in.csv").write_text(f"{header}\n{rows}")

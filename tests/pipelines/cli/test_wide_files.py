@@ -71,7 +71,7 @@ def test_files_of_one_sensor_have_one_series_per_column(job: Job) -> None:
     assert "series 'temp' is 99 at 2023-01-02T11:00:00Z, and 21 in in/1.csv" in line
 
 
-def test_a_watched_wide_file_contradicting_earlier_values_is_rejected(job: Job) -> None:
+def test_watched_wide_file_contradicting_an_earlier_file_is_rejected(job: Job) -> None:
     write_site(job.folder / "in" / "1.csv", 10)
     write_site(job.folder / "in" / "2.csv", 20)
     write_site(job.folder / "in" / "3.csv", 10, 40)

@@ -38,7 +38,7 @@ def test_the_server_serves_the_dashboard_page_and_its_files(finished: Path) -> N
             assert get(f"{url}/{name}")[0]
 
 
-def test_the_dashboard_page_contains_no_address_of_another_host() -> None:
+def test_dashboard_files_contain_no_web_address_outside_w3_org() -> None:
     for path in STATIC.iterdir():
         assert set(re.findall(r"https?://[^/\"']+", path.read_text())) <= {"http://www.w3.org"}
 

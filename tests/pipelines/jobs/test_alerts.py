@@ -173,7 +173,7 @@ def test_each_alert_rule_has_its_own_repeat_time(tmp_path: Path) -> None:
     assert [alert["horizon"] for alert in watched.sent] == [1, 8, 8]
 
 
-def test_each_alert_rule_counts_actuals_over_its_own_windows(tmp_path: Path) -> None:
+def test_each_alert_rule_uses_its_own_number_of_windows(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(windows=30, band=[0.8, 1]), rule(windows=5, band=[0, 0.9]))
     for windows in range(5, 65, 5):
         # all actuals after the 40th are outside the interval

@@ -116,7 +116,7 @@ def test_the_cause_of_a_failure_is_read_from_flinks_exceptions(
     assert re.search(cause, on_flink._cause(FlinkSettings("host:1", "pool:50000"), "mine"))
 
 
-def test_unless_a_flink_cluster_answers_the_cause_is_general() -> None:
+def test_flink_failure_cause_is_general_if_no_cluster_answers() -> None:
     assert on_flink._cause(FlinkSettings("127.0.0.1:1"), "mine") == "a Flink worker or task has died"
     assert on_flink._cause(FlinkSettings(), "mine") == "a Flink worker or task has died"
 

@@ -17,7 +17,7 @@ BEAM = prism_binary.beam_version()
 BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
-def test_find_prism_returns_no_binary_of_another_beam_version() -> None:
+def test_the_found_prism_has_beams_version_or_no_version() -> None:
     binary = find_prism()
     assert binary is not None
     assert prism_version(binary) in (prism_binary.beam_version(), None)

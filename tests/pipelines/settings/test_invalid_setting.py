@@ -43,7 +43,7 @@ def test_the_error_for_an_invalid_setting_lists_all_accepted_values() -> None:
     assert message == f'--set kafka.start="soon": {allowed}'
 
 
-def test_the_error_for_setting_a_section_lists_its_settings() -> None:
+def test_setting_a_section_raises_an_error_listing_its_settings() -> None:
     assert refusal(["output=3"]) == "--set output: no such setting; [output] has folder, format, flat"
 
 

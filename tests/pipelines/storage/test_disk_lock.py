@@ -147,7 +147,7 @@ def test_an_exception_in_the_with_block_releases_the_lock(tmp_path: Path) -> Non
             fail()
 
 
-def test_a_lock_file_deleted_before_flock_is_recreated(
+def test_locking_recreates_a_lock_file_deleted_after_its_opening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock

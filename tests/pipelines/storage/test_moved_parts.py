@@ -97,7 +97,7 @@ def test_after_a_failed_rename_the_old_output_parts_remain(
 
 
 @pytest.mark.parametrize("at", range(1, RENAMES))
-def test_a_replacement_is_completed_later_if_undoing_it_fails(
+def test_replacing_parts_can_be_completed_after_a_failed_undo(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, at + 1, error=KeyboardInterrupt())

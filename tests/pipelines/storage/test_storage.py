@@ -268,7 +268,7 @@ def test_replacing_an_object_in_a_missing_bucket_raises_an_error(s3: Remote) -> 
 
 
 @pytest.mark.parametrize("name", ["state", "old-state"])
-def test_replace_parts_moves_hidden_folder_contents_over_old_folders(place: Location, name: str) -> None:
+def test_replace_parts_replaces_old_folders_with_hidden_new_folders(place: Location, name: str) -> None:
     hidden = f".{name}.new"
     for folder, file in ((place / name, "old"), (place / hidden / name, "new")):
         store_of(folder).make_folder()

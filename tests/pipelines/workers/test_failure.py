@@ -27,7 +27,7 @@ def test_a_stored_worker_error_is_read_back_with_its_class(
     assert found.exit_code == kind("").exit_code
 
 
-def test_non_statecast_worker_errors_report_the_last_traceback_line(tmp_path: Path) -> None:
+def test_without_statecast_error_the_last_exception_line_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), store_worker_error(tmp_path):
         raise ZeroDivisionError
     found = error_to_report(tmp_path, TRACEBACK)

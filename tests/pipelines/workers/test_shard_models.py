@@ -31,7 +31,7 @@ class FakeWarming:
         return self.calls < 3
 
 
-def test_take_over_waits_only_for_the_running_step() -> None:
+def test_warming_take_over_waits_only_for_the_current_step() -> None:
     warming = FakeWarming()
     task = WarmingTask(warming, lambda: None)  # type: ignore[arg-type]
     runner, taker = threading.Thread(target=task.run), threading.Thread(target=task.take_over)

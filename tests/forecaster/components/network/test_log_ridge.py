@@ -64,7 +64,7 @@ def test_a_missing_lag_is_replaced_by_the_mean_of_the_series() -> None:
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * mean), rtol=1e-4)
 
 
-def test_log_ridge_forecasts_ignore_a_lag_before_a_level_shift() -> None:
+def test_log_ridge_ignores_lagged_values_before_a_level_shift() -> None:
     values = 100.0 + np.random.default_rng(0).normal(size=(90, 2))
     values[75:] *= 1000.0
     forecast = log_forecast(values, ridge_on_lag(12))

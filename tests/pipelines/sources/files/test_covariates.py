@@ -73,7 +73,7 @@ def test_a_missing_covariate_file_is_refused(tmp_path: Path) -> None:
         read_tables(CovariatesConfig(known=str(tmp_path / "gone.csv")))
 
 
-def test_missing_covariate_tables_are_reported_and_extra_tables_refused(tmp_path: Path) -> None:
+def test_missing_covariate_tables_give_notices_but_extra_tables_raise(tmp_path: Path) -> None:
     config, model = write_tables(tmp_path), forecaster(decoder=True)
     known = with_tables(model, config)
     assert known.version == model.version

@@ -34,7 +34,7 @@ def test_reading_ahead_raises_an_error_after_the_earlier_items() -> None:
         next(items)
 
 
-def test_ahead_ends_thread_and_generator_after_an_early_break() -> None:
+def test_breaking_out_of_ahead_ends_its_thread_and_generator() -> None:
     closed, before = threading.Event(), threading.active_count()
     for number in ahead(count_up(1000, closed)):
         if number == 3:

@@ -52,9 +52,7 @@ def test_read_file_gives_accepted_and_rejected_rows_their_offsets(tmp_path: Path
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3600, "1h"), (5400, "90m"), (86_400, "1d"), (7, "7s"), (0, "0s")]
 )
-def test_rejected_future_and_invalid_rows_keep_their_file_order(
-    tmp_path: Path, seconds: int, words: str
-) -> None:
+def test_future_and_invalid_rows_are_rejected_in_file_order(tmp_path: Path, seconds: int, words: str) -> None:
     ahead_h = (NOW_S + seconds) / 3600 - START
     rows = [("a", 1, 1), ("b", ahead_h + 0.001, 2), ("b", 2, "x"), ("b", ahead_h - 0.001, 3), ("b", 5e4, "x")]
     (part,) = read_file(write_file(tmp_path / "a.csv", rows), replace(INPUT, max_future_s=seconds), NOW_S)
