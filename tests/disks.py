@@ -80,7 +80,7 @@ class Disk:
 def outputs(
     model: Models | Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
-    """Apply batches to one shard; yield the shard after each step, and the output of the step."""
+    """Apply batches to one shard; yield each pair of shard and output that `apply` yields."""
     splitter = Splitter(shard.of)
     for batch in batches:
         part = splitter.split(batch).get(shard.number)

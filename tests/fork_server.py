@@ -107,8 +107,10 @@ def _take_over(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    importlib.reload(forecaster.registry)  # the import sets MLflow's variables, unless `env` does
-    # Jobs call `gc.unfreeze`. A garbage collection would then write to, and so copy, all imported modules.
+    # The reload sets each environment variable for MLflow that ``request["env"]`` does not set.
+    importlib.reload(forecaster.registry)
+    # Jobs call `gc.unfreeze`: make it do nothing. Otherwise a garbage collection would write to the memory
+    # of all imported modules, so the kernel would copy this memory for each fork.
     patch("gc.unfreeze").start()
 
 

@@ -34,7 +34,7 @@ class KillableProcess:
     lock: Any = field(default_factory=threading.RLock)
 
     def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls ``change`` before the kill, and raises `Killed` from the kill on."""
+        """Return a replacement for ``change``: it calls ``change`` until the kill, then raises `Killed`."""
 
         def wrapped(*given: Any, **options: Any) -> Any:
             with self.lock:

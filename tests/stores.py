@@ -91,9 +91,9 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, except paths that begin with one of ``but``.
+    """Return the objects under a prefix of a store in memory, by key.
 
-    The paths are relative to the prefix.
+    An object is left out if its path, relative to the prefix, begins with one of ``but``.
     """
     import fsspec
 

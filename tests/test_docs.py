@@ -110,7 +110,8 @@ def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_python_block_of_the_docs_prints_the_shown_output(block: Block, copied_desk: Path) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ignore warnings of libraries
+        # Ignore all warnings: pytest would raise even a library's warning as an error.
+        warnings.simplefilter("ignore")
         exec(compile(block.text, block.where, "exec"), {"__name__": "__main__"})
     if block.output is not None:
         assert printed.getvalue() == block.output

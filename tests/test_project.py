@@ -136,7 +136,8 @@ def test_the_mlflow_server_listens_on_loopback_only() -> None:
 
 def test_the_mlflow_server_and_ui_agree_on_shared_settings() -> None:
     ours = ui_environment("sqlite:///mlflow.db")
-    # Ignore this variable: the UI gets an SQLite store in this test, but the server uses PostgreSQL.
+    # Do not compare the URI of the store: in this test, the UI gets an SQLite store, but the server uses
+    # PostgreSQL.
     del ours["MLFLOW_BACKEND_STORE_URI"]
     assert {name: ours[name] for name in settings() if name in ours} == {
         name: value for name, value in settings().items() if name in ours

@@ -1,1 +1,1 @@
-"""Compare streams that are killed, or upgrade Beam between their runs, with uninterrupted streams."""
+"""Scripts that kill streams, or upgrade Beam between runs, and compare them with uninterrupted streams."""

@@ -131,7 +131,10 @@ class _Feed:
         self._put, self._share = 0, 0
 
     def share(self, kills_left: int) -> None:
-        """Set the number of files for the next run: an equal share of the files not yet put, at least one."""
+        """Set the number of files for the next run: an equal share of the remaining files, at least one.
+
+        The remaining files are divided by ``kills_left + 1``.
+        """
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:

@@ -1,4 +1,4 @@
-"""Kill a stream several times (`kill_some`), and hold the result of a killed stream (`Ended`)."""
+"""Define `kill_some`, which kills a stream several times, and `Ended`, the result of a killed stream."""
 
 from __future__ import annotations
 

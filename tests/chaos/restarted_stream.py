@@ -1,4 +1,4 @@
-"""Run a stream as a supervisor does: start the same command again after each kill."""
+"""Run a stream, kill its pipeline, its Prism or both, and start a killed pipeline again."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class _Swaps:
             self.put()
 
     def is_due(self) -> bool:
-        """Return whether the moment of the kill has come: a random time after the phase is reached."""
+        """Return whether the kill is due: a random time after the stream has reached the current phase."""
         if self._due_s == float("inf") and self._is_reached():
             self._due_s = time.monotonic() + self._rng.random() * _LONGEST_DELAY_S[self._phase]
         return time.monotonic() >= self._due_s

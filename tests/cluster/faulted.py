@@ -82,7 +82,9 @@ def produce(broker: Broker, rows: pl.DataFrame) -> None:
 
 @dataclass
 class Stream:
-    """A stream of a topic on a cluster, started by a thread of this process, and a backfill of the same rows.
+    """A job on a Flink cluster that streams a topic, and a backfill of the same rows.
+
+    A thread of this process starts the streaming job; the backfill ends before the stream starts.
 
     Attributes:
         cluster: the Flink cluster.

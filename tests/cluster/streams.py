@@ -117,7 +117,7 @@ def forecasts_of(messages: Sequence[Any]) -> pl.DataFrame:
 
 
 def source_of(broker: Broker, topic: str, output: Path, **more: Any) -> KafkaSource:
-    """Return a source of a topic with its journal in the state table of ``output``."""
+    """Return a source that reads ``topic`` and keeps its journal in the state table of ``output``."""
     how = Input(Columns(), max_future_s=3600)
     return KafkaSource(Address(broker.bootstrap), topic, DecoderSpec(), how, HOUR, output / "state", **more)
 
@@ -141,7 +141,7 @@ def job_of(
 
 
 def closed_windows(output: Location) -> int:
-    """Return the number of windows that all shards have closed."""
+    """Return how many windows from START on every shard has closed; 0 until all three have closed one."""
     shards = numbers.read_shards(output)
     ends = [shard.closed_us for shard in shards]
     if len(ends) < 3 or None in ends:

@@ -30,7 +30,7 @@ SERIES, WINDOWS = 30, 150
 
 @pytest.fixture
 def has_flink() -> None:
-    """Skip the test if Java or the job server is missing; `make java` installs them."""
+    """Skip the test if Java or the job server is missing; `make java` fetches the job server, not Java."""
     needs(java.job_server)
 
 

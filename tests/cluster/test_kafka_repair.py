@@ -23,8 +23,8 @@ from tests.pipelines.cli.conftest import EndedCommand, start, wait_for_exit, wai
 pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
 REPAIR = 6
-# A row that is sent this many windows after the window of its event's first version began causes no repair,
-# even if the time of the row is in the next window.
+# The delay, in windows, of rows that are sent too late for a repair. The delay counts from the window of the
+# event's first version. The time of a corrected row may be one window later; even then it is too late.
 TOO_LATE = REPAIR + 2
 AHEAD = 80  # once fewer than 80 of the sent rows are unread, the test sends the next 80 rows
 ROW = ["series_id", "timestamp", "value"]

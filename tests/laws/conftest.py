@@ -22,7 +22,8 @@ def small_fleet() -> Windows:
     values[rng.random(values.shape) < 0.1] = np.nan
     values[:50, 2:12:4] = np.nan
     values[30:60, 5] = np.nan
-    # With 8 shards, series 4 and series 6 are each alone in a shard, which gets no rows after window 99.
+    # With 8 shards, series 4 and series 6 each have a shard of their own; these two shards get no rows after
+    # window 99.
     values[100:, [4, 6]] = np.nan
     return Windows(tuple(f"series {i}" for i in range(12)), START, values)
 

@@ -95,7 +95,7 @@ def test_advance_treats_omitted_windows_as_empty_windows(max_gap: int, fleet: Wi
     stepped, during = advance(model, state, holes)
     stepped, then = advance(model, stepped, after)
 
-    # If the caller omits the windows of a gap, these windows must have forecasts all the same.
+    # Omitting the windows of a gap must give the same forecasts as stepping through them without values.
     assert_same(by_key([forecasts]), by_key([during, then]), scales(fleet))
     assert_same_state(omitted, stepped)
     assert forecasts.cold_starts == during.cold_starts + then.cold_starts

@@ -107,5 +107,6 @@ def test_backfill_forecasts_do_not_depend_on_shard_count(
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
     _, forecasts = advance(model, model.initial_state(), small_fleet)
-    # A model with a decoder has covariates: a backfill that ignored them would differ from `advance`.
+    # With ``decoder=True``, the test's model has covariates. The forecasts of a backfill that ignored them
+    # would differ from the forecasts of `advance`.
     assert_same_frames(frames[1], forecasts.frame(), scales(small_fleet))

@@ -1,4 +1,4 @@
-"""Law: a series that becomes constant raises an alarm near this time, but none after 48 constant windows."""
+"""Law: a series that becomes constant raises an alarm near its first constant window, none after its 48th."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
-    """Return a strategy for one example of a test: four tuples, each with a value from each of ``parts``.
+    """Return a strategy that draws four tuples, each with one value from each strategy in ``parts``.
 
     The series of all four tuples are stepped together, which takes hardly longer than for one tuple.
     """

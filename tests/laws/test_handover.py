@@ -48,7 +48,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 
 MODEL = forecaster(allowed_lateness="2h")
 ALL_ROWS = Input(Columns())
-SHARDS = st.tuples(st.integers(1, 5), st.integers(1, 5))  # numbers of shards of the first and the second job
+SHARDS = st.tuples(st.integers(1, 5), st.integers(1, 5))  # how many shards the first and the second job have
 
 
 @pytest.fixture(scope="module")

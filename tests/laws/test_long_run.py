@@ -123,7 +123,8 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    # The difference could exceed this limit if only one run reset the inverse matrix of a regression.
+    # Check all windows, with a larger limit: the difference could exceed even this limit after only one of
+    # the two runs has reset the inverse matrix of a regression.
     assert off.max() <= 1e-2
 
 

@@ -27,7 +27,7 @@ from tests.fleets import forecaster, scales
 
 MONTH = Frequency(0, 1)
 MODEL = forecaster(freq="1mo", ring=24)
-# December 1967 to November 1972 contains two leap years, and months before and after 1970.
+# December 1967 to November 1972 contains two leap days, and months before and after 1970.
 FIRST, MONTHS, SERIES = (
     -25,
     60,
@@ -105,7 +105,7 @@ def test_rows_of_months_closed_in_the_state_are_late(file: Path, whole: Path, tm
     run_stream(first)
     table = state_table.read(first.output / "state")
     assert table.state.freq == MONTH
-    assert set(table.state.clock.tolist()) == {0}  # at its end, a replay closes the last window, January
+    assert set(table.state.clock.tolist()) == {0}  # a replay that ends closes its last window, January
     assert str(table.state.frame()["clock"][0]) == "1970-02-01 00:00:00+00:00"
 
     second = BackfillJob(MODEL, (str(file),), after, tmp_path / "b", 3, state_table=first.output / "state")

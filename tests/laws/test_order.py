@@ -100,10 +100,11 @@ def test_the_late_rows_of_a_partition_do_not_depend_on_other_partitions(
 ) -> None:
     expected = {(log.partition, o) for log in logs.parts for o in late_offsets(log)}
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
+    # With several partitions, `one_by_one` gives all rows of the first partition before any window closes.
     for batches in (
         order,
         logs.one_by_one(),
-    ):  # with several partitions, the second order reads all of the first partition before a window closes
+    ):
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()

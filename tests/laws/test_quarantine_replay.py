@@ -65,7 +65,11 @@ def several_rows(fleet: Windows, per_window: int) -> pl.DataFrame:
 
 
 def write_rows(rows: pl.DataFrame, path: Path, german_times: Sequence[bool], commas: Sequence[bool]) -> None:
-    """Write rows as CSV; some times in a German form, some values with a decimal comma."""
+    """Write rows as CSV.
+
+    The timestamp of a row is in a German form if the row's entry in ``german_times`` is True. Its value has
+    a decimal comma if the row's entry in ``commas`` is True.
+    """
     german, iso = (
         rows["timestamp"].dt.strftime(form) for form in ("%d.%m.%Y %H:%M:%S%.6f", "%Y-%m-%dT%H:%M:%S%.6fZ")
     )
@@ -86,7 +90,10 @@ def scales_of(rows: pl.DataFrame) -> dict[str, float]:
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return a copy of the counts; the fields that a quarantine replay changes are 0 or empty."""
+    """Return a copy of the counts in which five fields are 0 or empty.
+
+    These fields may differ between a job with quarantine replays and a job over correct rows.
+    """
     return replace(counts, windows=0, replaced=0, repaired=0, replayed=0, quarantined={})
 
 

@@ -74,7 +74,7 @@ def in_time(logs: Logs, late: Ran) -> Logs:
 
 
 def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, float]:
-    """Return for each series the larger of ``logs.scale`` and `fleets.scales` of the windows of its rows.
+    """Return the larger of two scales of each series: ``logs.scale``, and the scale of its aggregated rows.
 
     The rows that a run leaves out count too: a series of one value would have no scale.
     """
@@ -193,7 +193,8 @@ def test_topic_repairs_give_the_forecasts_of_rows_in_time(
     assert_same_live_series(reference.states, repaired.states)
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # prefixes of paths that do not influence a resumed run
+# `PowerLoss` leaves out the files with these path prefixes, because they do not influence a resumed run.
+_IGNORED = (".numbers", ".lock", ".ended", ".run")
 
 
 def test_a_stream_repairs_late_rows_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:

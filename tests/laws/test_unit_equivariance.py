@@ -91,8 +91,9 @@ def kinds(seed: int) -> Floats:
         [
             noise[:, 0].cumsum(),
             3.0 * (t % 2) + noise[:, 1],
-            # This series changes in its first windows, because the scale of a series depends on its level
-            # until the series has changed once.
+            # Until a series changes for the first time, its scale depends on its level, so a shift changes
+            # the scale. This series is 0 in most windows. It is always 5 in windows 0, 2 and 4, so that it
+            # changes early.
             np.where((noise[:, 2] > 1) | (t < 5) & (t % 2 == 0), 5.0, 0.0),
             4.0 * np.repeat(noise[::18, 3], 18),
             0.3 * t + noise[:, 4],
@@ -128,9 +129,9 @@ def assert_transformed(
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    # A p-value depends on shares of earlier values: for each of some fixed distances, the share of the values
-    # at least that far from their forecasts. A rounding error may move a value across one of the distances,
-    # and so change a share by at most 0.05.
+    # The forecaster computes p-values from shares: for each of several fixed distances, it keeps the share of
+    # earlier values that were at least that far from their forecasts. A rounding error may move a value
+    # across one of the distances, and so change a share by at most 0.05.
     assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()
 
 
@@ -142,9 +143,10 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
-    """Generate lists of six tuples of values from ``parts``, one tuple for each copy of `kinds`.
+    """Return a strategy for lists of six tuples; each tuple has one value from each strategy in ``parts``.
 
-    The six copies are stepped together, which takes about as long as stepping one copy.
+    A test makes one copy of `kinds` for each tuple. The six copies are stepped together, which takes about
+    as long as stepping one copy.
     """
     return st.lists(st.tuples(*parts), min_size=6, max_size=6)
 

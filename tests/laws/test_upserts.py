@@ -1,4 +1,7 @@
-"""Law: a log with several versions of events gives the results of a log of the versions that count."""
+"""Law: event versions that do not count change neither the newest forecasts nor the states of live series.
+
+They can only add forecasts of a series that would not exist yet without them.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,8 @@ def counting(log: Log, late: pl.DataFrame, repair: int, keep: Keep) -> Log:
     too_late = set(late.filter(pl.col("partition") == log.partition)["offset"]) if len(late) else set()
     # for each event: the offset and the window of each version that counts
     versions: dict[tuple[str, str], dict[int, int]] = {}
-    dropped: dict[tuple[str, str], list[int]] = {}  # for each event: windows of versions that "first" drops
+    # for each event: the window of each version that does not count because `keep` is "first"
+    dropped: dict[tuple[str, str], list[int]] = {}
     for row in log.rows.iter_rows(named=True):
         if row["offset"] in too_late:
             continue
@@ -141,9 +145,9 @@ def test_replaced_event_versions_do_not_change_newest_forecast_revisions(
 
 
 def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
-    """Assert that ``ran`` has the newest forecasts of ``clean``, and equal states of all live series.
+    """Assert that the newest revision of each forecast in ``clean`` equals its newest revision in ``ran``.
 
-    ``clean`` is a run of only the rows that count. ``ran`` may have issued more forecasts, of a series that
+    The states of all live series must be equal, too. ``clean`` is a run of only the rows that count. ``ran`` may have issued more forecasts, of a series that
     did not exist yet without a dropped row.
     """
     expected, found = newest_by_key(clean.forecasts), newest_by_key(ran.forecasts)
@@ -154,7 +158,7 @@ def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("keep", ["last", "first"])
 def test_only_the_kept_version_of_each_event_affects_forecasts(keep: Keep, tmp_path: Path) -> None:
-    """A watched folder and a backfill read files whose later rows correct earlier values and times."""
+    """A stream and a backfill read files in which later rows correct the values and times of earlier rows."""
     model, folder, rng = forecaster(layers=1), tmp_path / "in", np.random.default_rng(5)
     fleet = Windows(tuple("abcd"), START, 50 + rng.normal(size=(30, 4)).cumsum(axis=0))
     rows = rows_of(fleet).with_columns(event_id=pl.format("e{}", pl.int_range(pl.len())), is_first=True)

@@ -198,9 +198,9 @@ def run_with_kills(
 
 
 def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
-    """Run a job over a topic without kills, with the decisions that an earlier job journaled.
+    """Run a job over a topic without kills; the job reads from a journal when partitions became idle.
 
-    The decisions say when partitions became idle. An earlier job has written them to the source's journal.
+    An earlier job over the same topic has written this journal.
     """
     ran, batches = _read_whole(model, source, topic)
     for number in range(SHARDS):

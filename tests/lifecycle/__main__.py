@@ -123,7 +123,7 @@ def _retrain(desk: Desk, life: Life) -> None:
 
 
 def _refuse(desk: Desk, life: Life, noise: Path) -> None:
-    """Train model C on noise; the gate must refuse it with exit code 7."""
+    """Train model C on noise; ``promote --if-better`` must refuse it at the gate, with exit code 7."""
     trained = desk.run("train", str(noise), "--name", "C", "--epochs", "1")
     number = trained["version"]["number"]
     refused = desk.run("promote", f"{MODEL}/{number}", "incoming", "--if-better", code=7)

@@ -176,7 +176,7 @@ def test_sync_uploads_a_training_that_lost_its_mlflow_server(
 
 
 def epochs_of(client: MlflowClient, name: str) -> list[int]:
-    """Return the epochs of the run ``name`` with a training loss on the server; empty without the run."""
+    """Return the epochs at which the run ``name`` logged a training loss; empty if no run has this name."""
     experiments = [found.experiment_id for found in client.search_experiments()]
     runs = client.search_runs(experiments, f"attributes.run_name = '{name}'")
     if not runs:

@@ -48,7 +48,9 @@ class Undeclared:
 
 
 def with_declared_fields_only(block: Block, declared: frozenset[str]) -> Block:
-    """Return the block without undeclared members, and with `Undeclared` in place of other undeclared fields.
+    """Return a copy of the block that hides the fields that are not in ``declared``.
+
+    An undeclared entry of ``members`` is left out; any other undeclared field becomes an `Undeclared`.
 
     The fields of the caller stay as they are, because components need not declare them.
     """
@@ -80,7 +82,7 @@ def component_and_block(name: str, cell: str) -> tuple[Component, Block]:
 
 
 def chain_of(names: Sequence[str]) -> list[Component]:
-    """Return the components of a forecaster that have these names, in the order of the names."""
+    """Return the components with these ``names`` from one forecaster, in the order of ``names``."""
     by_name = {component.name: component for component in model_of("lstm").components}
     return [by_name[name] for name in names]
 

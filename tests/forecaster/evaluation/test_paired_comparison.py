@@ -43,7 +43,7 @@ def compared() -> PairedComparison:
 
 
 def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
-    """Return the errors of ``model`` at each issue time that a comparison from row `FIRST` on scores."""
+    """Return the errors of ``model`` at the issue times that a comparison beginning at row `FIRST` scores."""
     _, forecasts = advance(model, model.initial_state(), windows)
     last = windows.stop - model.network_config.horizon
     frame = forecasts.frame()

@@ -1,4 +1,4 @@
-"""Program that makes several MLflow stores by starting their first runs, each in a new process.
+"""Program that makes several MLflow stores by starting their first runs, each run in a new process.
 
 It kills some of the processes at chosen moments.
 

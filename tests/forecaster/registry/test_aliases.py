@@ -25,7 +25,8 @@ def move(number: int, before: int | None, after: int, *, is_rollback: bool = Fal
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 60))
 def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[int], kept: int) -> None:
-    # ``stack`` ends with the current version: a promotion appends a version, a rollback (0) removes the last.
+    # An action is the number of a version to promote, or 0 for a rollback. ``stack`` ends with the current
+    # version: a promotion appends a version, and a rollback removes the last version.
     stack: list[int] = []
     moves: list[Move] = []
     for action in actions:

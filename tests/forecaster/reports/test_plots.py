@@ -79,7 +79,8 @@ def test_figures_are_drawn_without_pyplot() -> None:
         assert figure.axes[0].get_xlabel()
         assert figure.axes[0].get_ylabel()
         assert figure.axes[0].get_title(loc="left")
-    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; it must then manage no figure
+    # Other code may have imported pyplot. In this case, check that pyplot manages no figure.
+    if "matplotlib.pyplot" in sys.modules:
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
@@ -113,7 +114,7 @@ def test_a_fan_figure_pairs_quantile_columns_by_their_names() -> None:
 def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
-    assert len(values) == 13  # the line has twelve points, and one NaN that separates the fans
+    assert len(values) == 13  # two fans of six windows each, and one NaN between them
     assert np.isnan(values).sum() == 3  # two NaNs are missing actuals, and one separates the two fans
 
 

@@ -191,7 +191,7 @@ def test_long_gaps_are_stepped_only_until_the_series_retires() -> None:
     assert sum(len(block.issued) for block in blocks) < 20
     counts = last_shard(model, [batch]).counts
     # The series is stepped in 6 windows until it retires, and in 3 windows after the gap.
-    # There is no cold start, because the gap is so long that the series is forgotten and counts as new.
+    # The gap is so long that the series is forgotten. It then counts as new, and not in ``cold_starts``.
     assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
 

@@ -35,7 +35,7 @@ def walks(windows: int, series: int) -> Windows:
 
 
 def kept_bytes(batch: TrainingBatch) -> int:
-    """Return the number of bytes that a batch holds in memory; arrays that share memory count once."""
+    """Return the bytes of the inputs and of five other arrays of a batch; shared memory counts once."""
     buffers: dict[int, int] = {batch.x.data_ptr(): batch.x.nbytes}
     block = batch.block
     for array in (batch.ahead, block.history, block.last, block.unit, batch.first_target):

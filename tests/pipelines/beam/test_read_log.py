@@ -157,7 +157,7 @@ def test_the_engine_watermark_is_the_least_partition_watermark() -> None:
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
     # The event time of a batch is the engine's watermark before the batch, or None if there is none yet.
-    # With an earlier event time, the engine would treat the batch as late.
+    # If the event time were earlier than this watermark, the engine would treat the batch as late.
     assert [each for each in stamped if each[1] is not None] == [
         ("a", 5, None),
         ("b", 3, None),

@@ -15,7 +15,7 @@ from tests.pipelines.cli.conftest import ROOT
 
 
 def commands_of(group: Any) -> dict[str, Any]:
-    """Return all commands of a group by their words, such as ``state export``."""
+    """Return all commands of a group and its subgroups; each key is a full name, such as ``state export``."""
     found: dict[str, Any] = {}
     for name, command in group.commands.items():
         if hasattr(command, "commands"):

@@ -208,7 +208,8 @@ def test_the_live_view_is_drawn_on_stderr_and_erased_at_the_end(
     assert sys.stderr is before
     drawn = screen.getvalue()
     assert "1,234,567" in drawn
-    assert drawn.endswith("\x1b[1A\x1b[2K")  # the view erases its last line when it ends
+    # When the view ends, it moves the cursor up through its lines, and erases each of them.
+    assert drawn.endswith("\x1b[1A\x1b[2K")
     assert capsys.readouterr().out == ""
 
 

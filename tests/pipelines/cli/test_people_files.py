@@ -74,7 +74,7 @@ def test_rows_of_several_sensors_need_series_id_or_layout(job: Job) -> None:
     assert "no column names the series of the values" in line
     assert "data.layout = wide" in line
     summary, _ = job("backfill files -m model --set data.layout=wide")
-    assert summary["duplicates"] == 30  # the files have the same 30 times, and all rows are in series 'value'
+    assert summary["duplicates"] == 30  # both files have the same 30 times; all rows are in series 'value'
     summary, _ = job("backfill files/a.parquet -m model")
     assert (summary["used"], job.series()) == (30, {"value"})
     numbered = pl.concat([hours(30).with_columns(pl.lit(i).alias("sensor_no")) for i in range(3)])

@@ -35,7 +35,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def streamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of a CSV; with the ``--speed`` of these tests, a stream of it takes 20 s or longer."""
+    """Return the path of a CSV so long that a stream with a test's ``--speed`` takes about 20 s or longer."""
     return write_series(tmp_path_factory.mktemp("streamed") / "streamed.csv", STREAMED_HOURS)
 
 

@@ -73,7 +73,7 @@ def stream_until(job: StreamJob, rows: int) -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> StreamJob:
-    """Return a stream that was stopped after ten windows; the newest window is still open."""
+    """Return a stream that was stopped after it had read ten windows; the tenth window is still open."""
     add_file(tmp_path / "in", "1.parquet", 0, 10)
     job = watching_stream(tmp_path)
     stream_until(job, 40)

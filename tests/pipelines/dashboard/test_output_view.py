@@ -263,7 +263,8 @@ def test_a_system_clock_change_keeps_the_job_status_running(
 ) -> None:
     view = OutputView(output)
     with store_of(output).locked():
-        # psutil adds the boot time to get the start time of a process, so setting the clock moves both times.
+        # psutil computes the start time of a process from the boot time, so setting the system clock
+        # changes both the boot time and the start time.
         began_s, boot_s = psutil.Process().create_time(), psutil.boot_time()
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: began_s + 3600)
         monkeypatch.setattr(psutil, "boot_time", lambda: boot_s + 3600)

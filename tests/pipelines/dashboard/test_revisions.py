@@ -109,9 +109,10 @@ def test_an_open_page_follows_added_and_overwritten_revision_files(output: Path)
 def test_partial_reads_never_return_alarms_cleared_by_a_revision(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sorting by last window, the newest first, would put this forecast file before its revision.
+    """If the reader sorted files by last window, the newest first, it could return a cleared alarm at first.
 
-    The forecast file has several windows. The revision has one of them, which is not the last.
+    It would read the file with the alarm before the file of the revision, because the file with the alarm has
+    several windows, and the revision has one of them, which is not the last.
     """
     revise(output, 1, alarm=False)
     # A file counts as at least 2**15 rows, so with this limit a call of `read` opens at most two new files.

@@ -164,8 +164,11 @@ def test_a_rule_reads_the_scores_of_its_own_horizon(tmp_path: Path) -> None:
     assert alert["closed_at"] is None
 
 
-def test_each_alert_rule_has_its_own_repeat_time(tmp_path: Path) -> None:
-    """The first two rules differ in the horizon only, and the last two in the command only."""
+def test_rules_differing_in_one_setting_each_send_an_alert(tmp_path: Path) -> None:
+    """The first two rules differ in the horizon only, and the last two in the command only.
+
+    If all rules shared one repeat time, only the first rule would send an alert.
+    """
     watched = Watched(tmp_path, rule(horizon=1), rule(horizon=8), rule(horizon=8, command="wc"))
     bad = ScoreSums(10, 0, 0, 10, 0, 1)
     counts = Counts(windows=10, scores={"lstm-1": {1: bad, 8: bad}})

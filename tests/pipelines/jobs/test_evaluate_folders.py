@@ -1,6 +1,6 @@
-"""Tests of the evaluation of a model of event counts: in a window without events, the actual is 0.
+"""Tests of the scores of `backtest` and of ``statecast evaluate``, and of the MLflow run of an evaluation.
 
-The backtest of a training and ``statecast evaluate`` both score such windows.
+If ``windows.empty`` is "zero", both also score the windows without rows; the actual is 0 in these windows.
 """
 
 from __future__ import annotations

@@ -140,7 +140,8 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     request_change(tmp_path, Request(NEW.version, "weather/2", 6))
     every = sorted(log.watermarks_us)
     used: list[str] = []
-    # The first run is given `OLD`. The resumed runs are given `NEW`, but use it from the journaled window on.
+    # The first run is given `OLD`. The resumed runs are given `NEW`, but `OLD` must still step the windows
+    # before the journaled window.
     for stop, given in ((every[2], OLD), (every[5], NEW), (every[-1], NEW)):
         run_stream(replace(job_of(log, tmp_path, stop=stop), follows=True, forecaster=given))
         used.append(state_table.read(tmp_path / "state").state.model_version)

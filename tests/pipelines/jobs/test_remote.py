@@ -1,4 +1,4 @@
-"""Tests of jobs that write to an object store: equal results as on a disk, replaced output, stops, kills."""
+"""Tests of jobs that write to an object store: the same results as on a disk, replacement, stops, kills."""
 
 from __future__ import annotations
 
@@ -199,6 +199,6 @@ def test_a_killed_stream_into_s3_resumes_with_equal_results(
 
 
 def _offset(place: Remote) -> int:
-    """Return the offset of the state table in an output folder, or 0 if there is no snapshot yet."""
+    """Return the offset from which a job resumes the replay in an output folder; 0 without a snapshot."""
     table = place / "state"
     return state_table.read(table).offset("replay") if state_table.exists(table) else 0

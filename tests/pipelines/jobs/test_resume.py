@@ -126,7 +126,7 @@ def test_a_stream_into_a_used_output_requires_resume_or_fresh(
 ) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
-    # A stream that starts from its own state table, without --resume, would lose the offsets in the table.
+    # Without --resume, a stream would lose the offsets in its state table, even if it starts from this table.
     for state in (None, replayed.states):
         with pytest.raises(ConfigError, match=r"out/state: holds the state .*--resume.*--fresh") as raised:
             run_stream(replace(replayed, state_table=state))

@@ -94,7 +94,7 @@ Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableExce
     [
         ([], "a Flink worker or task has died"),
         (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
-        # A task manager refused a connection, but no call to the pool of workers failed.
+        # The trace has a connection error (`ConnectException`), but no failed call to the pool of workers.
         ([REFUSED], "has died"),
         # A call to the pool of workers failed, but the trace has no connection error (`ConnectException`).
         ([NO_POOL], "has died"),

@@ -26,7 +26,8 @@ from tests.pipelines.runners.binaries import current_prism, without_prism_and_go
 
 TIMEOUT_S = 600.0  # a long time limit, because the machine may run many other processes
 
-# The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
+# This program stands for a job: it starts Prism, prints the process id of Prism, and sleeps for 10 min.
+# The tests end the program before that.
 JOB = """
 import signal, sys, time
 from pathlib import Path

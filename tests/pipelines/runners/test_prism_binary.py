@@ -129,7 +129,7 @@ def test_go_builds_prism_if_it_cannot_be_fetched(tmp_path: Path, monkeypatch: py
 
 
 def installer(path: Path, go: str) -> list[str]:
-    """Return the command of a script that replaces ``uv pip install`` and installs ``go`` as a fake Go."""
+    """Return the command of a fake ``uv pip install``; it installs a fake Go, the shell code ``go``."""
     body = f"""
         while [ "$1" != "--target" ]; do shift; done
         mkdir -p "$2/go/bin"; cat > "$2/go/bin/go" <<'EOF'\n#!/bin/sh\n{go}\nEOF

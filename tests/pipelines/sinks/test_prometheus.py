@@ -171,7 +171,8 @@ def test_score_metrics_are_labelled_with_model_and_horizon() -> None:
     assert found["statecast_pinball_loss_total", "1", "lstm-1"] == 0.5
     assert found["statecast_actuals_inside_total", "1", "lstm-1"] == 3
     assert found["statecast_bias", "1", "lstm-1"] == -0.25
-    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # no interval was scored
+    # At horizon 24, no scored forecast has an interval.
+    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found
     assert found["statecast_input_drift", "value"] == pytest.approx(0.0)
     assert ("statecast_input_drift", "heat") not in found
     assert found["statecast_worst_input_drift", "value", "a b"] == 0.5

@@ -1,4 +1,4 @@
-"""Tests that each row of a message with unusual or invalid content is either valid or quarantined, once.
+"""Tests of messages with unusual or invalid content: each row is accepted or quarantined, exactly once.
 
 The result does not depend on the other messages that are decoded at the same time.
 """
@@ -83,7 +83,7 @@ def test_rows_of_every_arrow_type_are_valid_or_quarantined(place: str) -> None:
     bad = bad.filter(pl.col("offset") > 2)
     assert (bad["column"] == place.replace("event", "event_id")).all()
     assert place != "more" or not len(bad)
-    # Decode each message alone, and compare its rows with the rows from decoding all messages together.
+    # Decode each message from offset 3 on alone. Its rows must equal its rows in the joint decoding above.
     for at, kind in enumerate(TYPES, 3):
         alone = read(decode, sent[at])
         for all_rows, mine in zip((good, bad), alone, strict=True):

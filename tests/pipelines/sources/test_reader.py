@@ -44,7 +44,7 @@ class Listed:
 
 
 class Read(NamedTuple):
-    """The result of one read of a `Reader`; ``offset`` is the offset of ``log`` after the read."""
+    """The result of one read of a `Reader`; ``offset`` is the offset of partition ``log`` after the read."""
 
     batches: tuple[Batch, ...]
     offset: int

@@ -51,9 +51,10 @@ def read_parts(output: Path) -> dict[str, str]:
 def fail_renames(
     monkeypatch: pytest.MonkeyPatch, *at: int, error: BaseException, after: bool = False
 ) -> None:
-    """Make the calls of `os.replace` with the numbers ``at``, counted from 0, raise ``error``.
+    """Make some calls of `os.replace` raise ``error``; ``at`` are the numbers of these calls, from 0.
 
-    These calls raise the error without a rename; if ``after`` is True, they rename first.
+    Calls that rename a marker are not counted. The calls ``at`` raise the error without a rename; if
+    ``after`` is True, they rename first.
     """
     real, made = os.replace, 0
 

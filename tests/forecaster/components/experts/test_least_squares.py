@@ -20,7 +20,10 @@ def autoregression(windows: int, seed: int = 0) -> np.ndarray:
 
 
 def forecasts_of(block: Block) -> np.ndarray:
-    """Return the forecasts ``[N, T, S]`` of the expert ``x``: values of the series, not scaled changes."""
+    """Return the forecasts of the expert ``x`` as values of the series, not as changes in scales.
+
+    The axes are horizon, window and series.
+    """
     return block.last + block.scale * block.members["x"]
 
 
@@ -30,7 +33,7 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
     after, block = step_through([Season(1), expert], block_of(values, 2))
     for s in range(3):
         y, scale = values[:, s], block.scale[:, s]
-        # Windows before window ``reach + 1`` lack a lag, so the expert does not learn from these windows.
+        # The expert learns from a window only if more than ``reach`` values were observed before this window.
         rows = range(expert.reach + 1, 120)
         x = np.array([[(y[t - 1 - lag] - y[t - 1]) / scale[t] for lag in (1, 2)] for t in rows])
         target = np.array([(y[t] - y[t - 1]) / scale[t] for t in rows])

@@ -130,7 +130,7 @@ def test_residuals_are_nan_without_an_earlier_forecast() -> None:
     assert not np.isnan(one.residuals[5]).any()
 
 
-def test_interpolation_to_all_horizons_keeps_anchor_weights_and_sums() -> None:
+def test_interpolation_keeps_the_anchor_weights_and_their_sum() -> None:
     """Weights are computed only at the anchor horizons; a matrix interpolates them to all horizons.
 
     Each row of the matrix sums to 1. So if the weights at each anchor horizon have the same sum, the weights

@@ -49,7 +49,8 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
 )
 def test_multiplying_all_values_does_not_change_the_network_inputs(values: list[float], power: int) -> None:
     # Multiplying by a power of two is exact, so the sums of both runs are rounded in the same way.
-    # Compare only windows with a scale above 1e-5: the lower bound of scales, 1e-150, does not grow too.
+    # The lower bound of scales, 1e-150, is not multiplied with the values. So compare only windows with
+    # scales far above this bound: above 1e-5.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)

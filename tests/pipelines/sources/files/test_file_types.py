@@ -24,7 +24,7 @@ LONG = ("series_id", "timestamp", "value", "event_id", "heat")
 
 
 def parquet_columns() -> dict[str, pa.Array]:
-    """Return a column of each type that pyarrow can write to a Parquet file and then read from it."""
+    """Return the columns of `arrow_types` that pyarrow can write to a Parquet file and then read from it."""
     found = {}
     for kind, column in arrow_types().items():
         if kind in ("fixed_size_list", "tensor"):
@@ -136,7 +136,7 @@ def test_the_error_for_unreadable_times_names_the_setting_to_use(
         tables.check(path)
     assert "none of the times in column 'timestamp' can be read" in str(refused.value)
     assert hint in str(refused.value)
-    # Even if `tables.check` is not called, every row must be rejected, not read as a time in 1970.
+    # Without `tables.check`, every row must be rejected: its number must not be read as a time in 1970.
     assert [len(p.rejected) for p in parts(path, Columns())] == [len(times)]
     setting = str(refused.value).rsplit("data.time_format = ", 1)[1].split("'")[1]
     tables.check(path, Columns(time_format=setting))
