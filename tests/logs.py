@@ -88,7 +88,7 @@ class LogOutputs:
     scale: dict[str, float]
 
     def assert_same(self, output: Location, counts: Counts) -> None:
-        """Assert that another stream has the outputs and counts of this stream, and wrote no forecast twice."""
+        """Assert that another stream has this stream's outputs and counts, and wrote no forecast twice."""
         # Do not compare the numbers of windows, because they depend on the number of shards.
         assert replace(counts, windows=0) == replace(self.counts, windows=0)
         assert_same_scores(counts.scores, self.counts.scores)

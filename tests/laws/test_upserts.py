@@ -147,8 +147,8 @@ def test_replaced_event_versions_do_not_change_newest_forecast_revisions(
 def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
     """Assert that the newest revision of each forecast in ``clean`` equals its newest revision in ``ran``.
 
-    The states of all live series must be equal, too. ``clean`` is a run of only the rows that count. ``ran`` may have issued more forecasts, of a series that
-    did not exist yet without a dropped row.
+    The states of all live series must be equal, too. ``clean`` is a run of only the rows that count. ``ran``
+    may have issued more forecasts, of a series that did not exist yet without a dropped row.
     """
     expected, found = newest_by_key(clean.forecasts), newest_by_key(ran.forecasts)
     assert expected.keys() <= found.keys()
