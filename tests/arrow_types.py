@@ -1,4 +1,4 @@
-"""Columns of almost every Arrow type, for tests that give a column of an input each of these types."""
+"""Columns of almost every Arrow type, for tests that read inputs with a column of each type."""
 
 from __future__ import annotations
 

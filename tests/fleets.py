@@ -74,8 +74,8 @@ def forecaster(
         for weight in made.network.decoder.parameters() if decoder else ():
             # Decoder weights must be small: large weights magnify rounding errors from step to step.
             # The rounding errors of a series depend on which other series are computed in the same call.
-            # Tests compare forecasts of a series from calls with different other series, so these errors must
-            # stay below the tests' tolerances.
+            # Tests compare the forecasts of a series between calls that compute different sets of series, so
+            # these errors must stay below the tests' tolerances.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
@@ -147,10 +147,11 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return by series id the number that differences of forecasts are divided by before they are compared.
+    """Return for each series id the scale by which comparisons divide differences of forecasts.
 
-    This scale is the standard deviation of the series plus 1e-10 of its largest absolute value. A largest
-    absolute value below 1 counts as 1. The scale of a series without values is 1.
+    The scale is the standard deviation of the series plus 1e-10 of its largest absolute value. A largest
+    absolute value below 1 counts as 1. With ``empty="missing"``, windows without a value are left out, and
+    the scale of a series without values is 1. Otherwise, windows without a value count as 0.
 
     Because of the second term, a tolerance of 1e-5 scales is larger than the float64 rounding of the level.
     """

@@ -81,7 +81,7 @@ def run_shards(
 
 
 def batches_of(arrivals: Sequence[Arrival], partition: str = "rows") -> list[Batch]:
-    """Return one batch for each arrival, in the given order; all batches are of one partition."""
+    """Return one batch with the rows and the watermark of each arrival, all of one partition, in order."""
     batches, start = [], 0
     for rows, watermark_us in arrivals:
         stop = start + len(rows)

@@ -75,10 +75,10 @@ def wait_for_request(server: socket.socket) -> dict[str, Any] | None:
 
 
 def _fork_and_wait(status: socket.socket, streams: list[int]) -> dict[str, Any]:
-    """Read the request, fork once more, and return the request in the new process.
+    """Read the request and fork once more; only the child process returns, with the request.
 
-    The other process reports the process id and the exit code of the new process, each in four bytes, and
-    ends. So the server itself never waits for a process.
+    The parent process reports the process id and the exit code of the child, each in four bytes, and ends.
+    So the server itself never waits until a request's process ends.
     """
     with status.makefile() as lines:
         request: dict[str, Any] = json.loads(lines.readline())
@@ -148,7 +148,7 @@ def run_and_exit(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger().handlers.clear()  # remove the handler that a warning of an import has added
+    logging.getLogger().handlers.clear()  # remove the handler that was added if an import logged a warning
     check_threads()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:

@@ -130,7 +130,7 @@ class ForkedProcess:
 
 
 def _open_stream(kind: int | None, number: int, files: list[int]) -> TextIO | None:
-    """Append to ``files`` the descriptor that a new process gets as stdout (``number`` 1) or stderr (2).
+    """Append to ``files`` the file descriptor for a new process's stdout (``number`` 1) or stderr (2).
 
     Returns:
         A reader of the stream if ``kind`` is PIPE, otherwise None.

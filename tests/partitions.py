@@ -1,4 +1,4 @@
-"""Generate all rows and watermarks of partitions, and orders in which a job may read the batches."""
+"""Generate complete partitions with rows and watermarks, and orders in which a job may read their batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.folds import last_window
 
 @dataclass(frozen=True)
 class Log:
-    """A complete partition: the row at each offset, and the watermarks between offsets.
+    """A complete partition: its valid and rejected rows with their offsets, and its watermarks.
 
     Attributes:
         partition: the name of the partition.
@@ -108,7 +108,8 @@ def all_logs(
     rows = rows_of(fleet, HALF_A_DAY_US)
     repeated = rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))
     second_rows = rows.filter(pl.Series(repeated))
-    # A second row with the same time and another value is a correction: only the later row counts.
+    # A second row has the time of the first row and, in some examples, another value. It is then a
+    # correction: only one of the two rows counts, except with event ids or the aggregates "sum" and "count".
     second_rows = second_rows.with_columns(
         pl.when(draw(st.booleans())).then(pl.col("value").reverse().over("series_id")).otherwise("value")
     )

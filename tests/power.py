@@ -55,7 +55,7 @@ class _Content:
 
 @dataclass
 class PowerLoss:
-    """A recorder of this process's file operations in a folder and of the states a power loss could leave.
+    """Records file operations in a folder, and the states in which a power loss could leave the folder.
 
     Attributes:
         folder: the folder that is recorded.
@@ -117,7 +117,7 @@ class PowerLoss:
             if name == "replace" and Path(given[1]).parent.name in self.slow:
                 time.sleep(_SLOW_S)
             with self._lock:
-                self._look()  # record the content that was written since the last operation
+                self._look()  # record files created or written since the last recorded operation
                 self._take()
                 synced = Path(f"/proc/self/fd/{given[0]}").resolve() if name == "fsync" else None
                 done = self._real[name](*given, **options)

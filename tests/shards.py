@@ -24,7 +24,7 @@ def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) 
 
 
 def shards_after_five_windows(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
-    """Return ``of`` shards that have read 5 windows of the series `NAMES` and closed ``closed`` windows."""
+    """Divide the series `NAMES` into ``of`` shards; return them with 5 windows read and ``closed`` closed."""
     values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
     return shards_of(Windows(NAMES, START, values), of, closed, event)
 

@@ -56,9 +56,10 @@ def blocks(kind: str) -> list[Block]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Return the place and the text of each command in the docs, from code blocks and inline code.
+    """Return the place and the text of commands in the docs.
 
-    The place is the page, for a code block also its line.
+    These are all lines of ``sh`` code blocks, and ``statecast`` and ``make`` commands with arguments in
+    inline code. The place is the page; for a line of a code block, it also has the line of the block.
     """
     shown = [(b.where, line) for b in blocks("sh") for line in b.text.splitlines()]
     for page in PAGES:
@@ -153,7 +154,7 @@ def test_every_job_file_in_the_docs_can_be_loaded(block: Block, tmp_path: Path) 
     assert load_config(file).model_dump(exclude_unset=True).keys() == tomllib.loads(block.text).keys()
 
 
-# --- links and names in the docs must have existing targets
+# --- links and pictures of the docs, the docs site, and lists in the docs that must be complete
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -51,7 +51,8 @@ def test_every_public_name_is_callable_and_documented(package: str) -> None:
 def test_no_public_name_equals_the_name_of_a_module(package: str) -> None:
     module = importlib.import_module(package)
     beside = {found.name for found in pkgutil.iter_modules(module.__path__)}
-    # Importing a module sets an attribute of its package, which would overwrite an equal public name.
+    # Importing a module sets an attribute of its package. The attribute would replace a public object of the
+    # same name.
     assert not beside & set(module.__all__)
 
 

@@ -1,4 +1,4 @@
-"""A Kafka topic in memory that gets messages while a consumer reads it in polls of random size."""
+"""A Kafka topic in memory: tests set how many messages have arrived; polls return a random number."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import zlib
 from typing import Any
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
 from forecaster.registry.metric_names import SKILL, VALIDATION_SKILL
 
@@ -78,8 +79,14 @@ def runs_page(address: str, experiment_id: str) -> str:
 def store_view(client: mlflow.MlflowClient, experiment_id: str) -> None:
     """Write the result of `view` to the tag that MLflow's page of the experiment reads, if it differs."""
     value = _packed(view())
-    if client.get_experiment(experiment_id).tags.get(_TAG) != value:
+    if client.get_experiment(experiment_id).tags.get(_TAG) == value:
+        return
+    try:
         client.set_experiment_tag(experiment_id, _TAG, value)
+    except MlflowException:
+        # If two processes add the tag at the same time, the database of MLflow refuses one of them.
+        if client.get_experiment(experiment_id).tags.get(_TAG) != value:
+            raise
 
 
 def view() -> dict[str, Any]:

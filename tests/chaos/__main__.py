@@ -34,7 +34,9 @@ from tests.chaos.restarted_stream import Stream
 from tests.chaos.verdict import compare
 
 _DAY_S = 86_400
-_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least 5 s
+# The speed of the replay is chosen so that each run's share of the remaining rows takes at least 5 s to
+# replay, unless that needs a speed below 3600. A kill may end the run earlier.
+_SHORTEST_RUN_S = 5.0
 _MOST_DAYS = 360  # the example data cover one year
 
 
@@ -138,7 +140,7 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file into the folder, if at most one is unread and the run's share is not used up.
+        """Put the next file into the folder, unless two are unread or the run has had its share of files.
 
         If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """

@@ -141,9 +141,9 @@ class _Swaps:
         if time.monotonic() - self._put_s < _PACE_S or unread >= _MOST_UNREAD:
             return
         change = self._change()
-        # The rows of a window close the window before it. Once the change is decided, the phase `_WARMING`
-        # puts only rows of windows before ``change - 1``, so that the stream does not reach the
-        # window of the change.
+        # The rows of a window close the window before it. So in the phase `_WARMING`, once the change is
+        # decided, put only rows of windows before ``change - 1``: then the stream does not reach the window
+        # of the change.
         if self._phase != _WARMING or change is None or self.windows < change - 1:
             self.put()
 

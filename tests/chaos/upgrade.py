@@ -26,7 +26,9 @@ from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
 _RUNS = 5  # the stream is stopped five times; its runs use the two versions of Beam in turn
-_RUN_S = 40.0  # each run is stopped after 40 s: on Prism 2.76.0, forecasts were half a minute late
+# Each run is stopped after 40 s. A shorter run could end before its first forecasts, because forecasts were
+# half a minute late on Prism 2.76.0.
+_RUN_S = 40.0
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +68,11 @@ def main(arguments: list[str]) -> int:
 
 
 def environment(uv: str, folder: Path, beam: str) -> str:
-    """Install requirements.lock with another version of Beam and Prism; return the path of the new Python."""
+    """Make a virtual environment from requirements.lock, but with the version ``beam`` of Beam and Prism.
+
+    Returns:
+        The path of the Python in this environment.
+    """
     pins = re.findall(r"^[a-z0-9._-]+==[^\\\n]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     pins = [f"apache-beam=={beam}" if pin.startswith("apache-beam==") else pin.strip() for pin in pins]
     (folder.parent / "requirements.txt").write_text("\n".join(pins))

@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Return True if both streams have equal counts and outputs, and the counts miss no row.
+        """Return True if both streams have equal counts and outputs, and no row is missing from the counts.
 
         Forecast values may differ by at most 1e-5.
         """

@@ -69,7 +69,7 @@ def kill_everything(stream: Stream) -> None:
 
 
 def cancel(stream: Stream) -> None:
-    """Cancel the job; the stream then starts again from the state table."""
+    """Cancel the Flink job, which ends the stream with an error; `Stream` then resumes the stream."""
     for job in running(stream.cluster):
         flink.cancel(stream.cluster.master, job)
 

@@ -12,7 +12,7 @@ from tests.cluster.broker import Broker
 
 
 def needs(*parts: Callable[[], object]) -> None:
-    """Skip the test if Java is missing, or if one of the functions ``parts`` raises an `EngineError`."""
+    """Skip the test if Java is missing, or if one of the functions in ``parts`` raises an `EngineError`."""
     try:
         for part in (java.find_java, *parts):
             part()

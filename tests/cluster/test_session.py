@@ -46,7 +46,7 @@ from tests.fleets import forecaster, scales
 from tests.forked import ForkedProcess
 from tests.stores import forecasts_written, keys, s3_server
 
-ROWS_AT_ONCE = 100  # until it kills the workers, the test sends 100 rows to the topic at a time
+ROWS_AT_ONCE = 100  # number of rows that a test sends to the topic at a time before it kills workers
 COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
 _COMMAND = """
@@ -121,8 +121,9 @@ def assert_survives_kills(
         source,
         output,
         3,
-        # The workers are killed once each shard has written forecasts after its last snapshot. Listing a slow
-        # store takes time; with a shorter interval, a new snapshot could hold these windows before the kill.
+        # The test kills the workers once each shard has written forecasts of windows that its last snapshot
+        # does not contain. The test lists the store to find such windows, which takes time if the store is
+        # slow. With a shorter interval, a new snapshot could contain these windows before the kill.
         snapshot_every_s=5.0,
         runner="flink",
         flink=FlinkSettings(cluster.master, cluster.workers),

@@ -36,6 +36,6 @@ def train_briefly(windows: Windows | None = None, **changes: object) -> Trained:
 
 
 def weights(trained: Trained) -> NDArray[np.float32]:
-    """Return all weights of the trained network as one flat array."""
+    """Return all parameters and buffers of the trained network as one flat array."""
     parts = trained.forecaster.network.state_dict().values()
     return np.concatenate([part.numpy().reshape(-1) for part in parts])

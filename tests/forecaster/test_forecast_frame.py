@@ -50,7 +50,7 @@ def test_each_series_is_forecast_from_its_last_observed_window(length: int, ends
         )
 
 
-def test_flat_frames_have_the_forecast_window_start_as_timestamp() -> None:
+def test_flat_frame_timestamps_are_the_starts_of_forecast_windows() -> None:
     """In a flat frame, each row is the forecast for one horizon."""
     freq = Frequency.parse("1mo")
     nested = pl.DataFrame(

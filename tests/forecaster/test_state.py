@@ -35,7 +35,7 @@ def assert_equal(a: State, b: State) -> None:
 
 
 def arrays(state: State) -> dict[str, NDArray[Any]]:
-    """Return every array of the state by the name of its column."""
+    """Return a dict of the arrays of a state; each key is the name of the array's column in `State.frame`."""
     parts = {f"{name}.{field}": a for name, by_field in state.parts.items() for field, a in by_field.items()}
     return {"clock": state.clock, "silent": state.silent, **parts}
 

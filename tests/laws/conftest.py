@@ -1,4 +1,4 @@
-"""Fixtures of the laws: a small fleet of series, and a file of its rows that a job reads in two seconds."""
+"""Fixtures for the tests in this folder: a small fleet of series, and a Parquet file of its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws: a forecast issued at t does not depend on rows after t; weights do not depend on held-out rows."""
+"""Laws: rows after t change no forecast issued at t; held-out rows change no weight after one epoch."""
 
 from __future__ import annotations
 

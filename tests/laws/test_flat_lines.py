@@ -60,7 +60,7 @@ def active(seed: int) -> dict[str, Floats]:
 
 
 def flat(values: Floats, begins: str) -> Floats:
-    """Return a copy of a series that is constant for `LENGTH` windows from `BEGIN` on.
+    """Copy a series, and set the `LENGTH` windows from `BEGIN` on to a constant; return the copy.
 
     The constant is the last value before them, 0, or a larger value, depending on ``begins``.
     """

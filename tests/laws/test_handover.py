@@ -75,9 +75,9 @@ def test_two_successive_jobs_over_one_log_match_one_job(
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
-# Each log has only one partition. Of two duplicates in different partitions, the row with the larger offset
-# counts. In the second log, the offsets begin at 0 again, so the other duplicate could have the larger
-# offset: then the two jobs would use one duplicate, and the single job the other.
+# Each log has only one partition, because the law may fail for duplicates in different partitions. Of
+# such duplicates, the row with the larger offset counts. In the second log, the offsets begin at 0 again,
+# so the two jobs could use a different duplicate than the single job.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @settings(max_examples=8)
 @given(

@@ -1,4 +1,4 @@
-"""Laws: neither the order of batches nor, if no row is late, the order of rows changes the outputs.
+"""Laws: the order of batches changes no output; the order of rows changes no forecast if no row is late.
 
 Batches of different partitions may arrive in any order.
 """

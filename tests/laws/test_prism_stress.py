@@ -23,7 +23,7 @@ from pipelines.runners.prism import PrismServer, prism_options
 SOURCES = 4
 BATCHES = 100  # number of batches that each source emits
 ROWS = 200  # number of rows in each batch
-KEYS = 5  # an odd number, so that Prism without the option splits a bundle in the middle of a key
+KEYS = 5  # an odd number: without ``prism_disable_sdf_split``, Prism splits a bundle in the middle of a key
 STALL_S = 0.3  # Prism splits a bundle if its element counts do not change between two checks, 100 ms apart
 STALL_EVERY = 4_000  # the step sleeps once in every 4,000 rows of a key
 

@@ -116,7 +116,7 @@ def test_backfill_with_quarantine_replays_equals_backfill_of_correct_rows(
     rng = np.random.default_rng(seed)
     german, commas = (rng.random(len(rows)) < share for _ in range(2))
     right = int(rng.integers(len(rows)))
-    german[right] = commas[right] = False  # at least one row stays valid: jobs refuse files without any
+    german[right] = commas[right] = False  # one row stays valid: jobs refuse files without valid rows
     model = forecaster(aggregate=aggregate, max_gap=max_gap, **SHORT_WEEK)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -210,7 +210,9 @@ def test_streams_resumed_after_replay_equal_streams_of_correct_rows(tmp_path: Pa
     model, half = forecaster(**SHORT_WEEK), len(rows) // 2
     rng = np.random.default_rng(1)
     german, none = rng.random(len(rows)) < 0.3, [False] * len(rows)
-    german[half - 1] = False  # both streams accept the first file's newest row, which moves the watermark
+    # The newest row of the first file has an ISO time, so the streams "right" and "wrong" both accept it.
+    # This row moves the watermark.
+    german[half - 1] = False
 
     def stream(name: str, kinds: Sequence[bool], first: int, stop: int, count: int) -> Counts:
         folder, output = tmp_path / name, tmp_path / f"{name}-out"

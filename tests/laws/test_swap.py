@@ -44,7 +44,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs
 from tests.power import PowerLoss
 from tests.stores import forecasts_written
 
-FIRST = START // 12  # no log begins before this window
+FIRST = START // 12  # no row of the logs belongs to a window before this window
 
 
 def warmed_in_parts(

@@ -146,7 +146,8 @@ def test_batch_order_changes_no_output_if_partitions_appear(keyed: bool, data: s
     parts = [
         [b for b in batches if b.partition == one] for one in dict.fromkeys(b.partition for b in batches)
     ]
-    # Compare three orders: as the batches were read, a random order, and one partition after the other.
+    # Compare three orders of the batches: as they were read, the partitions interleaved at random, and one
+    # partition after the other. Each keeps the order of the batches within a partition.
     orders = [batches, interleaved(data.draw, parts), [batch for part in parts for batch in part]]
     ran = [Ran([shard.copy() for shard in shards]) for _ in orders]
     for one, order in zip(ran, orders, strict=True):

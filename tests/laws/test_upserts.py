@@ -103,7 +103,10 @@ def _window(row: dict[str, object]) -> int:
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return the counts, without those that depend on versions of events, such as duplicates."""
+    """Return the counts with 0 for each count that depends on versions of events, such as duplicates.
+
+    ``rows_in`` excludes late rows and duplicates.
+    """
     rows_in = counts.rows_in - counts.late - counts.duplicates
     return replace(counts, rows_in=rows_in, late=0, duplicates=0, windows=0, replaced=0, repaired=0)
 

@@ -84,7 +84,10 @@ def test_rewarm_equals_stepping_all_windows_if_the_ring_suffices(empty: str, fle
 
 
 def forecast_rest(model: Forecaster, output: Path, fleet: Windows) -> pl.DataFrame:
-    """Re-warm the state in ``output`` for ``model``; return the forecasts of windows from START + 70 on."""
+    """Return the forecasts that ``model`` issues from window START + 70 on, from a re-warmed state.
+
+    The state is read from the state table in ``output``, and re-warmed for ``model``.
+    """
     warm = rewarm(model, state_table.read(output / "state").state)
     _, forecasts = advance(model, warm, fleet.between(START + 70, fleet.stop))
     return forecasts.frame()

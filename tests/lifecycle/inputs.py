@@ -33,7 +33,7 @@ def day_frame(day: int) -> pl.DataFrame:
 
 
 def noise_frame(days: int) -> pl.DataFrame:
-    """Return rows of the first ``days`` days of the history with independent random values."""
+    """Return rows with independent random values, at the times of the first ``days`` days of the history."""
     hour = np.arange(24 * days)[:, None]
     return _frame(hour, np.random.default_rng(0).normal(20, 3, (24 * days, SERIES)))
 

@@ -114,9 +114,10 @@ def _p99(latency: Histogram) -> float:
 
 
 def _rewarm_difference(forecasts: pl.DataFrame, always: pl.DataFrame) -> float:
-    """Return the largest difference between medians of both frames, divided by the scale of the data.
+    """Return the largest difference between the forecast medians of two frames, divided by the data's scale.
 
-    Forecasts are compared if they have equal series, issue times and model versions.
+    A forecast is compared with the forecast of the other frame for the same series, issue time and model
+    version.
 
     Args:
         forecasts: forecasts of the stream, whose state was re-warmed for the version.

@@ -1,4 +1,4 @@
-"""Write an HTML page that shows the steps and the figures of a run of `tests.lifecycle`."""
+"""Write an HTML page with the steps, the measured numbers and the charts of a run of `tests.lifecycle`."""
 
 from __future__ import annotations
 

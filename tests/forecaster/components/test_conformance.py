@@ -101,9 +101,10 @@ def assert_close(a: Arrays, b: Arrays) -> None:
 
 
 def added_arrays(block: Block) -> Arrays:
-    """Return ``past`` and the arrays that components added to a block: windows on axis 0, series on axis 1.
+    """Return, by name, the observed covariates ``past`` and the arrays that components added to a block.
 
-    Of ``history``, return only the rows of the block's own windows.
+    Axis 0 of each array is the window, axis 1 the series. Of ``history``, return only the rows of the block's
+    own windows.
     """
     found: Arrays = {
         field.name: getattr(block, field.name)

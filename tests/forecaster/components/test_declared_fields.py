@@ -127,8 +127,8 @@ def test_a_component_that_reads_a_field_no_component_writes_is_refused() -> None
         chain.check_order(chain_of(["moments"]))
 
 
-def test_reading_a_field_before_its_last_write_is_refused() -> None:
-    """A component must read the final value of a field that several components change."""
+def test_a_read_only_component_before_a_writer_is_refused() -> None:
+    """If a component reads a field but does not write it, it must step after all components that write it."""
     names = [component.name for component in model_of("lstm").components]
     assert names[-4:] == ["intervals", "anomaly", "scores", "drift"]
     with pytest.raises(ValueError, match=r"^anomaly reads 'out\.forecast' before intervals writes it: "):

@@ -48,7 +48,8 @@ def test_block_length_is_1_for_constant_loss_differences(count: int) -> None:
 def test_about_nine_of_ten_intervals_contain_the_true_improvement() -> None:
     length, inside, trials = 20, 0, 120
     for seed in range(trials):
-        both = 10 + autoregression(0.7, 400, seed)[:, None]  # the challenger has 10% less of this loss
+        # Both models have this part of the loss; the challenger's is 10% smaller, so the improvement is 0.1.
+        both = 10 + autoregression(0.7, 400, seed)[:, None]
         champion = both + 0.5 * autoregression(0.7, 400, 1000 + seed)[:, None]
         challenger = 0.9 * both + 0.5 * autoregression(0.7, 400, 2000 + seed)[:, None]
         (found,) = improvements(champion, challenger, np.ones_like(champion), length, 0.9)

@@ -236,7 +236,10 @@ def test_coverage_is_not_checked_if_models_share_no_interval() -> None:
 
 
 def test_gate_limits_in_the_documentation_are_the_defaults() -> None:
-    """Two settings are left out: the page shows an example margin, and `classes` only in its text."""
+    """The test does not compare two settings with the page.
+
+    The page shows an example of `margin` that is not the default, and no line with the default of `classes`.
+    """
     page = (Path(__file__).parents[3] / "docs" / "promotion.md").read_text()
     limits = GateConfig().model_dump()
     assert (limits.pop("margin"), limits.pop("classes")) == (0.0, "")

@@ -53,8 +53,8 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
 def test_gradient_norms_scale_by_matrix_factor_per_window_back(factor: float) -> None:
     # The recurrent matrix is a rotation times ``factor``, and a rotation changes no norm. Each window back
-    # multiplies the gradient by the transposed matrix, so its norm k windows before t is factor ** k times
-    # the norm at t.
+    # multiplies the gradient by the transposed matrix, so the gradient's norm k windows before t is
+    # factor ** k times the gradient's norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
     norms = gradient_norms(linear_network((factor * rotation).astype(np.float32)), walks(), 20)
     assert norms.shape == (21,)

@@ -84,7 +84,7 @@ def test_comparing_two_models_gives_the_scores_of_separate_runs(compared: Paired
 
 
 def missing_actuals(windows: Windows) -> int:
-    """Return the number of forecasts without an actual, at the horizon with the fewest of them."""
+    """Count the forecasts without an actual at each of three horizons, and return the smallest count."""
     return min(int(np.isnan(windows.values[FIRST + h : FIRST + h + 58]).sum()) for h in range(3))
 
 

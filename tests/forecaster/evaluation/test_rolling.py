@@ -104,7 +104,7 @@ def test_scores_need_a_forecast_an_actual_and_a_scale() -> None:
     blocks = list(rolling_forecasts(MODEL_WITHOUT_EXPERTS, history(), late))
     scored = np.concatenate([block.is_scored for block in blocks])
     naive = forecasts_of(blocks, "seasonal_naive")[1, :, 2]
-    # Seasonal naive has no forecast until series c has a day of values.
+    # Seasonal naive forecasts a window only if series c has a value at least 24 hours before that window.
     np.testing.assert_array_equal(scored[:, 2], ~np.isnan(naive))
     assert scored[:, 2].any()
     assert not scored[:, 2].all()

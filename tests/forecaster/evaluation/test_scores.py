@@ -162,7 +162,7 @@ def test_mae_and_pinball_of_every_baseline_are_finite(windows: Windows) -> None:
         assert scores["pinball"].is_finite().all()
 
 
-# --- the setting empty = "zero": a window without rows has the value 0
+# --- the setting empty = "zero": a live series has the value 0 in a window without rows
 
 
 @given(windows=fleets(series=3, windows=12))

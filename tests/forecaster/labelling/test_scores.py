@@ -1,4 +1,4 @@
-"""Tests of the scores of a labeller, and of the threshold above which a score raises an alarm."""
+"""Tests of the scores that measure a labeller, and of the threshold of its anomaly score for an alarm."""
 
 from __future__ import annotations
 

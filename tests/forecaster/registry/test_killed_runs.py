@@ -57,7 +57,7 @@ def test_mark_killed_runs_changes_no_run_that_just_finished(
     [
         ({}, False),
         ({2: "4194303"}, True),  # no process has this id
-        ({3: "1.0"}, True),  # another process, which started later, has this id now
+        ({3: "1.0"}, True),  # the process with this id started later, so it is another process
         ({1: "pid:[1]"}, False),  # the process is in another container, where it may still run
         ({0: "an-earlier-boot", 1: "pid:[4026531836]"}, True),
     ],

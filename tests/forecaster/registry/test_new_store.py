@@ -22,7 +22,7 @@ MOMENTS = ("SIGKILL:0", "SIGKILL:0.3", "SIGKILL:1.0", "SIGINT:0.2", "SIGINT:0.8"
 
 @pytest.fixture(scope="module")
 def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the results of ``first_runs.py``: runs killed at `MOMENTS`; three runs at once, not killed."""
+    """Run ``first_runs.py``; return its results for a run per signal in `MOMENTS` and three runs at once."""
     folder = tmp_path_factory.mktemp("first")
     program = ["-m", "tests.forecaster.registry.first_runs", str(folder), *MOMENTS]
     process = ForkedProcess(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

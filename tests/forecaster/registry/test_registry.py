@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -184,7 +184,7 @@ def test_simultaneously_registered_models_get_different_versions(
 ) -> None:
     from forecaster.registry.registry import Registry
 
-    together = Barrier(4, timeout=600)
+    together = Barrier(4, timeout=120)
 
     def register(seed: int) -> int:
         own = Registry(store.tracking_uri, "at once")
@@ -196,7 +196,12 @@ def test_simultaneously_registered_models_get_different_versions(
             return run.registered().number
 
     with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(register, range(4))) == [1, 2, 3, 4]
+        futures = [pool.submit(register, seed) for seed in range(4)]
+        errors = [future.exception() for future in futures]
+    # If one thread fails, the others wait for it in vain: report the error of the thread that failed first.
+    for error in sorted(filter(None, errors), key=lambda error: isinstance(error, BrokenBarrierError)):
+        raise error
+    assert sorted(future.result() for future in futures) == [1, 2, 3, 4]
     versions = store.versions("at once")
     assert len(versions.filter(pl.col("aliases").list.contains("champion"))) == 1
 

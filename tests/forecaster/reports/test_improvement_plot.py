@@ -1,4 +1,4 @@
-"""Tests of the figure of the improvements of one model over another; each improvement has one row."""
+"""Tests of the figure that shows at most 40 improvements of one model over another, one in each row."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_cold_start_forecasts_from_one_value_equal_advance_forecasts(trained_mod
 def test_unroll_network_gives_stream_forecasts_within_the_model_horizon(
     decoder: bool,
 ) -> None:
-    """`unroll_network` forecasts beyond the horizon of the model."""
+    """`unroll_network` forecasts 50 horizons; the model forecasts only the first three of them itself."""
     model = replace(forecaster(decoder=decoder), online_config=OnlineConfig(experts=(), intervals=False))
     values = np.random.default_rng(0).normal(size=(30, 3)).cumsum(axis=0)
     values[-1, 1] = np.nan

@@ -108,8 +108,8 @@ def test_rewarming_a_model_with_more_lags_relearns_least_squares() -> None:
     assert int(same.parts["least_squares"]["known"][0]) == 200
 
 
-def test_warming_finish_equals_rewarm_for_series_with_different_ends() -> None:
-    """`Warming.finish` calls `rewarm` if a live series is not at the window before the model change."""
+def test_warming_finish_equals_rewarm_if_last_closed_windows_differ() -> None:
+    """`Warming.finish` re-warms if a live series is behind or past the window before the model change."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     ahead, behind = (

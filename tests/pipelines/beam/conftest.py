@@ -13,7 +13,7 @@ from tests.pipelines.beam.fleet_pipelines import backfill
 
 @pytest.fixture(scope="module")
 def observed() -> Windows:
-    """Return seven series of forty windows with gaps; one begins late, and six hours have no observation."""
+    """Return seven series of forty windows with gaps; one begins late, and six windows have no values."""
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0) + 10.0 ** np.arange(7)
     values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
     values[:20, 3] = np.nan

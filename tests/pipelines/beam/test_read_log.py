@@ -27,7 +27,7 @@ from pipelines.sources.base import Log, Position, Positions, Step
 
 @dataclass(frozen=True)
 class Counted:
-    """A log of ``rows`` empty batches; each covers one offset, and the reader waits 0.01 s after each."""
+    """A log with ``rows`` empty batches of one offset each; the reader waits 0.01 s after each batch."""
 
     rows: int
     is_paced: bool = True

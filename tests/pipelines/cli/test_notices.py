@@ -41,7 +41,8 @@ def test_a_long_gap_after_the_first_row_is_reported(job: Job, command: str) -> N
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_windows_far_shorter_than_the_row_interval_are_reported(job: Job, command: str) -> None:
-    # A training needs values before the windows that it holds out.
+    # A training needs values before its held-out windows, so it gets the rows of more weeks. Windows of 6
+    # hours keep the number of windows small.
     weeks, more = (36, " --freq 6h") if command == "train" else (6, "")
     rows = [(BEGIN + timedelta(weeks=week), week % 7 + 0.5) for week in range(weeks)]
     write_csv(job.folder / "in.csv", rows)

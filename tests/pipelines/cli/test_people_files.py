@@ -155,7 +155,10 @@ RECEIPT_DAYS = 60
 
 
 def receipts(seed: int = 0) -> list[tuple[str, str, float]]:
-    """Return till, day and amount of each receipt: each till has two of 5.0 and one to three others a day."""
+    """Return the till, the day and the amount of each receipt of `RECEIPT_DAYS` days.
+
+    Each day, each till has two receipts of 5.0 and one to three receipts of random amounts.
+    """
     chance = np.random.default_rng(seed)
     days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(RECEIPT_DAYS)]
     return [

@@ -1,4 +1,4 @@
-"""Tests that commands read files of other programs correctly, or print which setting a file needs."""
+"""Tests that commands read files of other programs, quarantine bad rows, or print which setting is needed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def command(
 
 
 def values(series: int, first: int = 0, last: int = HOURS) -> list[tuple[str, datetime, float]]:
-    """Return hourly rows of one or two series; values are 1000 or more, and every third has decimals."""
+    """Return hourly rows of one or two series, with values of 1000 or more.
+
+    Every third value of a series has decimals.
+    """
     return [
         (("Hof", "Küche")[s], START + timedelta(hours=h), float(1000 + h) if h % 3 else 1000.25 + h * (s + 1))
         for s in range(series)

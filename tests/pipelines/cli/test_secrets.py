@@ -63,7 +63,8 @@ COMMANDS = {
     "cold-start": ["cold-start -c job.toml -m tiny --series rows.csv --at 2013-01-01"],
     "doctor": ["doctor -c job.toml --json"],
     "ui": ["ui -c job.toml"],
-    # Name a missing folder, which is refused: the dashboard of an output would run until a signal ends it.
+    # Name a missing folder, because the command then ends at once with an error. With an existing output
+    # folder, the dashboard would run until a signal ends it.
     "dashboard": ["dashboard nowhere"],
     "init": ["init new.toml -s mlflow.tracking_uri=URI", "init newer.toml -s kafka.registry=URI"],
     # Run only demos that are refused, because a complete demo takes minutes.

@@ -115,11 +115,11 @@ def address_of(ui: Ui) -> str:
 
 
 def in_order(page: Browser, role: str, side: str, texts: list[str]) -> list[str]:
-    """Return the ``texts`` that are lines of elements with the ARIA role ``role``, in the order of the page.
+    """Return each of ``texts`` that is a line of an element with the ARIA role ``role``, sorted by position.
 
-    The order is that of the ``side`` of the elements, ``left`` or ``top``.
+    The position is the ``side`` of the element on the page, ``left`` or ``top``.
 
-    The page places headers and rows of its table by their styles, so their order in its text can differ.
+    The page places the headers and rows of its table by styles, so their order in the page's text can differ.
     """
     elements = page.run(
         f"return [...document.querySelectorAll('[role={role}]')]"

@@ -58,8 +58,12 @@ def test_the_dashboard_shows_closed_until_of_the_slowest_shard(shards: list[Shar
 
 
 @pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
-def test_series_id_hash_finds_files_unless_shard_counts_match(known: tuple[int, int] | None) -> None:
-    """A snapshot names the shard of a series only for files written with the shard count of the snapshot."""
+def test_may_hold_uses_known_shard_if_shard_counts_match(known: tuple[int, int] | None) -> None:
+    """`may_hold` is True only for forecast files of the shard of a series.
+
+    The shard is ``known`` from a snapshot with the shard count of the file, or else computed from the hash of
+    the series id.
+    """
     files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
     expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4
     assert [file.shard for file in files if file.may_hold("yard", known)] == [expected]

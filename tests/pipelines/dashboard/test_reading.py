@@ -204,7 +204,7 @@ def test_the_series_search_returns_at_most_50_of_100000_ids(finished: Path) -> N
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Return a counter: how many rows of each column name `iter_batches` reads from Parquet files."""
+    """Return a counter: for each column name, the number of rows that `iter_batches` has read so far."""
     rows: Counter[str] = Counter()
 
     class Recording(pq.ParquetFile):  # type: ignore[misc]

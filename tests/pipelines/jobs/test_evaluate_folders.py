@@ -31,7 +31,7 @@ SPLIT = 40  # only the forecasts issued at the end of window 40 of `events`, or 
 
 
 def events() -> Windows:
-    """Return the number of events in each hour; about two of three hours have no value.
+    """Return the hourly numbers of events of three series; about two of three numbers are missing (NaN).
 
     One series begins after the first hour, and one ends before the last.
     """

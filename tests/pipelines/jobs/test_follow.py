@@ -189,7 +189,10 @@ def test_a_stream_follows_an_alias_that_moves_while_it_runs(
 
 @dataclass(frozen=True)
 class Gate:
-    """Function object that returns True if a journal contains a model change; it can be pickled."""
+    """Function object that returns True if the journal has a model change after its first record.
+
+    The object can be pickled. The first record is the version with which the stream begins.
+    """
 
     journal: Path
 

@@ -69,7 +69,7 @@ def replay_of(job: StreamJob) -> QuarantineJob:
 
 
 def assert_replayed_like(right: StreamJob, wrong: StreamJob) -> None:
-    """Run both streams, replay the quarantine of ``wrong``, and assert equal states of all live series.
+    """Run both streams, replay the quarantine of ``wrong``; assert equal states of live series in both.
 
     Also assert that the replay repaired all quarantined rows. Forecasts are not compared here.
     """

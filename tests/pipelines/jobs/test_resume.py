@@ -1,4 +1,4 @@
-"""Tests that the same command resumes a stopped or killed stream without a change of its results."""
+"""Tests that a stopped or failed stream resumes, and then has the results of an uninterrupted stream."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     def arrived(numbers: JobNumbers) -> bool:
         nonlocal looks
         looks += 1
-        if looks == 3:  # the folder is empty until the third check of the progress
+        if looks == 3:  # add the file only now, so that the stream first watches an empty folder
             add_file(folder, "rows.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
         return numbers.counts.series_steps > 0
 

@@ -224,7 +224,7 @@ def test_a_running_prism_hides_only_grpc_errors_of_threads(
     assert [str(ended.exc_value) for ended in raised] == ["a mistake", "another connection"]
 
 
-def test_a_clock_correction_does_not_make_prism_an_orphan(
+def test_end_orphans_does_not_end_prism_after_clock_correction(
     job: ForkedProcess, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the clock is corrected, the reported times of the boot and of all process starts move with it."""

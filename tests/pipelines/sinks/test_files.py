@@ -143,8 +143,8 @@ def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
     write_forecasts(folder, 0, windows=4)
     write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):
-        # The file that was written last is the first by name. Two files that are written in quick succession
-        # may have equal modification times, so set these times: the first file by name gets the latest time.
+        # Sorted by name, the file that was written last comes first. Files written in quick succession may
+        # have equal modification times, so set them here: the first file by name gets the latest time.
         os.utime(file, (1e9 - age, 1e9 - age))
     found = read_forecasts(folder)
     assert len(found) == 8

@@ -52,7 +52,10 @@ def scrape(port: int, accept: str = "text/plain") -> str:
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Return the value of each metric by its name and the values of its labels, sorted by label name."""
+    """Return the value of each sample in a dict; a key is the name and the label values of the sample.
+
+    The label values are in the order of the label names.
+    """
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)

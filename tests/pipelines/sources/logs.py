@@ -84,7 +84,7 @@ ByOffset = dict[int, tuple[Any, ...]]
 
 
 def by_offset(batches: Iterable[Batch], watermark_us: int | None = None) -> ByOffset:
-    """Return, for each offset in the batches, its rows and the watermark before it (see `ByOffset`).
+    """Return a `ByOffset`: for each offset in the batches, the rows at it and the watermark before it.
 
     Assert that each batch begins at the offset at which the batch before it ends.
     """

@@ -21,5 +21,9 @@ def replay_of(*files: Path, **changes: Any) -> ReplaySource:
 
 
 def restarted(one: ReplaySource) -> ReplaySource:
-    """Return a copy of the source with a new clock and an empty cache, as in a new process."""
+    """Return a copy of the source with a new clock; the copy gets a new reader, as in a new process.
+
+    The new clock makes the copy unequal to the source, and `opened` returns the same reader only for equal
+    sources.
+    """
     return replace(one, clock=Clock())

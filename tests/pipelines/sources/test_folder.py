@@ -213,7 +213,8 @@ def test_a_watched_folder_that_may_not_be_searched_raises_an_error(
         raise PermissionError(13, "Permission denied")
 
     write_file(inbox / "1.csv", [("a", 1, 1)])
-    # The user root may search every folder. So a function that is called for each file raises the error.
+    # A changed folder permission would not fail a test that runs as root. So the test replaces a function
+    # that is called for each file by one that raises the error.
     monkeypatch.setattr("pipelines.sources.files.listing._why_left_out", refuse)
     with pytest.raises(DataError, match=r"cannot be listed \(Permission denied\)"):
         watch(inbox).step(0)

@@ -169,4 +169,4 @@ def test_a_large_file_emptied_between_steps_keeps_its_offsets(inbox: Path) -> No
         batches = [*first.batches, *read_log(source, first.reached)]
     assert [(batch.start, batch.stop) for batch in batches][-1] == (6, 7)
     assert values(batches)[-1] == 7
-    by_offset(batches)  # `by_offset` asserts that no offset is missing between two batches
+    by_offset(batches)  # `by_offset` asserts that each batch begins where the batch before it ends

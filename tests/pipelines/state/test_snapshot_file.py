@@ -133,7 +133,10 @@ def test_two_writers_of_one_snapshot_use_different_temporary_files(tmp_path: Pat
 
 
 def test_a_flipped_bit_never_changes_offsets_or_counts_unnoticed(tmp_path: Path) -> None:
-    """Reading the series detects each flipped bit, except in the 26 bytes before the checksum."""
+    """Reading a snapshot with its series detects each flipped bit, if the checksum can be found.
+
+    A reader finds the checksum by the 26 bytes before it.
+    """
     (shard,) = shards_after_five_windows(1)
     snapshot_file.write_shard(tmp_path, shard)
     (path,) = tmp_path.iterdir()

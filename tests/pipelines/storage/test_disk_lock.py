@@ -32,9 +32,9 @@ with store_of(Path(sys.argv[1])).locked():
 
 @contextmanager
 def job_elsewhere(folder: Path) -> Iterator[int]:
-    """Run a process that locks a folder and starts a program; yield the id of the process.
+    """Run a process that locks a folder and starts a program; yield the id of the locking process.
 
-    At the end, kill the process, and check that the lock is free although the program still runs.
+    At the end, kill the locking process, and check that the lock is free although the program still runs.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", LOCKING_JOB, str(folder)],

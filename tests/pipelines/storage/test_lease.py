@@ -52,7 +52,7 @@ def _check_for_a_minute(*checks: Callable[[], None]) -> None:
 
 
 def write_lock_file_4(s3: Remote, **changes: Any) -> None:
-    """Write the lock file number 4, with the identity of this process except for ``changes``."""
+    """Write lock file number 4 with the identity of this process, but with the fields in ``changes``."""
     write_text(s3 / ".lock-000004", json.dumps(json.loads(lease._identity()) | changes))
 
 
@@ -101,7 +101,7 @@ def test_a_lease_refuses_one_of_two_simultaneous_jobs(s3: Remote, monkeypatch: p
 def test_a_job_whose_listing_misses_a_lock_file_is_refused(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted
+    write_lock_file_4(s3)  # as if the lock files 1 to 3 had existed earlier and had been deleted
     monkeypatch.setattr(lease, "_list_locks", lambda folder: (0.0, []))
     with pytest.raises(OutputError, match="another job has just begun to write here"), store_of(s3).locked():
         pass

@@ -148,8 +148,8 @@ def test_workers_do_not_check_object_store_ownership_per_batch(
         take_ownership(remote)
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
-    # The worker reads the owner only before it publishes its counts, not after each of the 200 batches.
-    # The worker publishes its counts every `PUBLISHED_REMOTELY_EVERY_S` seconds.
+    # A worker reads the owner file before it writes outputs or publishes counts. The 200 empty batches have
+    # no outputs, and the counts are published only every `PUBLISHED_REMOTELY_EVERY_S` seconds.
     assert 3 <= names_read.count(".run") <= 30
 
 

@@ -42,7 +42,8 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
 
 
 def test_least_squares_updates_do_not_depend_on_the_memory_layout() -> None:
-    # For a part of a large fleet, ``inverse`` is not contiguous, and `_update` takes another branch.
+    # A large fleet is stepped in parts of its series. For such a part, ``inverse`` may be a view that is
+    # not contiguous; `_update` then takes another branch than for a contiguous array.
     expert, rng = LeastSquares("ar", 4, (1, 2, 3, 5)), np.random.default_rng(3)
     whole = expert.init(6)["inverse"].transpose(1, 2, 0).copy()
     padded = np.zeros((4, 4, 9), np.float32)

@@ -110,7 +110,7 @@ def test_time_of_day_inputs_repeat_after_a_day(freq_s: int, windows: int) -> Non
 def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # Columns 7 and 8 are sine and cosine of the day of the month on which the next window begins: day 1.
+    # Columns 7 and 8 are sine and cosine of the next window's phase in its month; on day 1, the phase is 0.
     # Columns 9 and 10 are sine and cosine of the next window's phase in its year; in January, the phase is 0.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)

@@ -78,8 +78,9 @@ def test_files_with_unambiguous_numbers_are_read_exactly_or_refused(
     except DataError:
         return
     assert reasons == []
-    # In the style (",", "."), a whole number below a million may look like a number with a decimal point.
-    # The reader then reads 1.234 as a number with three decimals, unless another cell shows the style.
+    # In the style (",", "."), the decimal sign is "," and "." separates thousands, so 1.234 means 1234.
+    # The reader reads 1.234 as a number with three decimals, unless another cell shows this style. A
+    # whole number of a million or more shows the style, because it contains "." twice.
     assert values == exact or is_ambiguous
 
 

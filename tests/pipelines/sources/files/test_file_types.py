@@ -1,4 +1,4 @@
-"""Tests of files with columns of every Parquet type, and with times and series ids in many forms."""
+"""Tests of files with columns of most Parquet types, and with times and series ids in many forms."""
 
 from __future__ import annotations
 
