@@ -71,7 +71,7 @@ def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Float
 
 
 def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Moment]:
-    """Yield a `Moment` for each of at most 8 evenly spread windows.
+    """Yield a `Moment` for each of at most 8 evenly spread windows of the training batch.
 
     Each moment has the inputs of ``lags`` windows, of which its own window is the last; of fewer windows if
     the history is shorter. A window without a target has no moment.

@@ -53,14 +53,14 @@ class _Counts(BaseModel):
         """Return the counts of the snapshot as the shard's `Counts`.
 
         Raises:
-            ValueError: a count is unknown or not a number of rows.
+            ValueError: a count is unknown, or is not a whole number of 0 or more.
         """
         others = self.model_extra or {}
         for name, value in others.items():
             if name not in Counts.__dataclass_fields__:
                 raise ValueError(f"counts.{name} is unknown to this version of Statecast")
             if not isinstance(value, int) or value < 0:
-                raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
+                raise ValueError(f"counts.{name} is {value!r}, not a whole number of 0 or more")
         return Counts(quarantined=self.quarantined, scores=self.scores, **others)
 
 

@@ -24,7 +24,7 @@ _SILENT: Final = {"series_id": pl.String, "windows": pl.Int64, "since_us": pl.In
 
 
 def numbers_of(published: Sequence[ShardNumbers], shards: Sequence[ShardSeries]) -> JobNumbers:
-    """Return the numbers that a job's shards have published, or else the numbers in its snapshots.
+    """Return a job's numbers, summed over shards: the published numbers, else the numbers in snapshots.
 
     A finished backfill has only snapshots, which hold no latencies.
     """
@@ -111,8 +111,8 @@ def silent_series(shards: Sequence[ShardSeries]) -> dict[str, Any]:
     for one in shards:
         rows = np.flatnonzero(one.live & (one.silent >= SILENT_WINDOWS))
         count += len(rows)
-        # Read only the ids of the series that may be listed: if the source has stopped, all series are
-        # silent, and reading all ids would take long.
+        # Read only the ids of the series that may be listed. If the source has stopped, all series are
+        # silent, and reading all their ids would take long.
         rows = rows[np.argsort(-one.silent[rows], kind="stable")[:LISTED]]
         since_us = one.freq.end_us(one.clock[rows] - one.silent[rows])
         ids = one.ids.gather(rows).cast(pl.String)

@@ -1,4 +1,4 @@
-"""Choose the alias of a version if its model has no champion; find the last window it has learned from."""
+"""Choose champion or challenger for a version of a model without a champion; find the end of its training."""
 
 from __future__ import annotations
 

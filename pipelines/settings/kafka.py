@@ -135,8 +135,8 @@ def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = Fa
     try:
         yield
     except kafka_exception as raised:
-        kind = OutputError if sending else DataError
-        raise error_of(broker, raised.args[0], last, kind) from None
+        kind, client_error = OutputError if sending else DataError, raised.args[0]
+        raise error_of(broker, client_error, last, kind) from None
     except ValueError as error:  # for example, the option ``throttle_cb`` is text, but must be a function
         raise ConfigError(f"kafka.options: {broker.without_secrets(_one_line(str(error)))}") from None
 

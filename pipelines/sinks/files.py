@@ -269,8 +269,9 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
             data = store_of(file).source()
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
-            text = f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
-            raise DataError(text) from error
+            raise DataError(
+                f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
+            ) from error
     return frames
 
 

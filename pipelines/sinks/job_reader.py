@@ -29,7 +29,7 @@ class JobReader:
         self._last, self._read_s = JobNumbers(), float("-inf")
         self._window_latency = Histogram()
         self._read_counts: dict[int, int] = {}  # number of latencies read so far, by shard
-        self._longest_ms: dict[int, float] = {}  # longest latency of each window; the key is the window's end
+        self._longest_ms: dict[int, float] = {}  # largest latency of each window in any shard, by its end
         self._complete_since_us = 0  # latencies of windows that end before this time are not counted
 
     def read(self) -> JobNumbers:

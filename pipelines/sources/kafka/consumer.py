@@ -102,10 +102,10 @@ class TopicConsumer:
             DataError: no broker answers, the broker refuses the connection, or the topic does not exist.
         """
         listed = self._retry(lambda: self._consumer.list_topics(self.topic, timeout=ANSWER_LIMIT_S))
-        found = listed.topics[self.topic]
-        if found.error is not None:
-            raise self._data_error(found.error)
-        return sorted(found.partitions)
+        topic = listed.topics[self.topic]
+        if topic.error is not None:
+            raise self._data_error(topic.error)
+        return sorted(topic.partitions)
 
     def range_of(self, partition: int) -> tuple[int, int]:
         """Return a partition's first offset on the broker, and the offset that its next new message will get.

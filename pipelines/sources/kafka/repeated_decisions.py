@@ -41,7 +41,7 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Return the offsets and timestamps of the messages in ``polled``; its keys are partition names."""
+        """Return the offsets and timestamps of the messages in ``polled``, by partition name."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
         # A message without a timestamp has -1 here. Replace it by the largest time, so that only the

@@ -150,7 +150,7 @@ def test_damaged_snapshot_metadata_raises_no_error_or_a_one_line_error() -> None
     ("change", "line"),
     [
         ({"counts": {"rows_in": 1, "novel": 2}}, "counts.novel is unknown to this version"),
-        ({"counts": {"rows_in": "1"}}, "counts.rows_in is '1', not a number of rows"),
+        ({"counts": {"rows_in": "1"}}, "counts.rows_in is '1', not a whole number of 0 or more"),
         ({"counts": {"quarantined": {"late": "x"}}}, "counts.quarantined.late: "),
         ({"offsets": {"rows": -1}}, "offsets.rows: "),
         ({"closed_through": "soon"}, "closed_through: "),
