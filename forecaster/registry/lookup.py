@@ -55,19 +55,26 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
     """Return the versions registered under ``name``, newest first.
 
     Raises:
-        ModelError: no model has that name.
+        ModelError: no version has that name.
     """
+    if found := all_versions(connection, name):
+        return found
+    names = [model.name for model in connection.existing().search_registered_models(max_results=1000)]
+    near = [other for other in get_close_matches(name, names, n=3, cutoff=0.5) if other != name]
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"it holds {', '.join(sorted(names)[:10]) or 'none yet'} (statecast train makes one)"
+    )
+    raise ModelError(f"no model {name!r} is registered in {connection.models}: {hint}")
+
+
+def all_versions(connection: Connection, name: str) -> list[Version]:
+    """Return the versions registered under ``name``, newest first; [] if there is no version."""
     client = connection.existing()
     found = client.search_model_versions(f"name = '{name}'", 1000, ["version_number DESC"])
     if not found:
-        names = [model.name for model in client.search_registered_models(max_results=1000)]
-        near = get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else f"it holds {', '.join(sorted(names)[:10]) or 'none yet'} (statecast train makes one)"
-        )
-        raise ModelError(f"no model {name!r} is registered in {connection.models}: {hint}")
+        return []
     # Read the aliases separately: in database stores, the results of a search have no aliases.
     aliases = client.get_registered_model(name).aliases
     return [version_of(version, aliases) for version in found]

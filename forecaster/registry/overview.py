@@ -9,7 +9,7 @@ import polars as pl
 from mlflow.exceptions import MlflowException
 
 from forecaster.registry.connection import Connection
-from forecaster.registry.lookup import versions_of
+from forecaster.registry.lookup import all_versions
 from forecaster.registry.versions import UTC_TIME, Version, instant, versions_frame
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     """Return all registered versions, sorted by name and then newest first, and the metrics of their runs."""
     client = connection.existing()
     names = sorted(model.name for model in client.search_registered_models(max_results=1000))
-    versions = [version for name in names for version in versions_of(connection, name)]
+    versions = [version for name in names for version in all_versions(connection, name)]
     metrics: list[Mapping[str, float]] = []
     for version in versions:
         try:

@@ -179,6 +179,19 @@ def test_registered_models_take_precedence_over_folders(
         assert store.load(ref).version == forecaster(5).version
 
 
+def test_a_registered_model_without_versions_is_left_out(store: Registry, first_run: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store.tracking_uri)
+    client.create_registered_model("no versions")
+    try:
+        assert set(store.models()["name"]) >= {"weather"}
+        with pytest.raises(ModelError, match="no model 'no versions' is registered"):
+            store.versions("no versions")
+    finally:
+        client.delete_registered_model("no versions")
+
+
 def test_simultaneously_registered_models_get_different_versions(
     store_dir: Path, store: Registry, first_run: str
 ) -> None:
