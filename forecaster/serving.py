@@ -205,7 +205,7 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
         if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
             raise ModelError(
-                "the last windows of its live series are more than windows.max_gap windows apart"
+                "the state's series were stepped to windows that are more than windows.max_gap windows apart"
             )
         return state
     except StatecastError as error:

@@ -64,6 +64,8 @@ def compute_threads(count: int) -> Iterator[None]:
             place = next(i for i, other in enumerate(_open) if other is block)
             if block is _open[-1]:
                 block.before.apply()
-            else:  # a later block is still open: pass the counts to restore on to the next block
+            else:
+                # A later block of code has not ended, so do not restore the counts yet: the block that began
+                # next restores them at its end, or passes them on in the same way.
                 _open[place + 1].before = block.before
             del _open[place]

@@ -1,4 +1,4 @@
-"""Send requests to a schema registry, and define the header of Avro messages, for Kafka source and sink."""
+"""Define requests to a schema registry, and the header of Avro messages, for the Kafka source and sink."""
 
 from __future__ import annotations
 

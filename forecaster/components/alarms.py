@@ -39,7 +39,7 @@ def raise_alarms(own: Arrays, log_p: Floats, run: Ints32, rate: float) -> Floats
     known, log_rate = ~np.isnan(log_p), math.log(rate)
     most_budget = (math.log(max(_MOST, min(3.0 * rate, 0.95))) - log_rate) / _STEP
     # ``count`` is each series' number of p-values up to and including each window.
-    # ``own["known"]`` is this number after the block.
+    # ``own["known"]`` already includes the p-values of the whole block.
     count = own["known"] - known.sum(axis=0) + known.cumsum(axis=0)
     may_alarm, wanted = count > YOUNG, rate * known
     goes_on = ~(log_p >= math.log(max(_CALM, rate)))

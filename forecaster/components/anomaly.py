@@ -44,8 +44,8 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-# A new series begins with an assumed share of windows as far from the median as each of `_DISTANCES`,
-# and with an assumed share of runs of equal values at least as long as each of `_RUNS`.
+# A new series begins with assumed shares: for each of `_DISTANCES`, the share of windows with a value at
+# least this far from the median; for each of `_RUNS`, the share of runs of equal values at least this long.
 # The assumed shares of windows weigh about as much as `_PRIOR` observed windows,
 # and the assumed shares of runs about as much as `_PRIOR` observed runs.
 _PRIOR = 20.0

@@ -67,7 +67,8 @@ def check_order(components: Sequence[Component]) -> None:
         name = component.name
         for field in sorted(component.reads):
             later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
-            # A later component may write the field, too, if an earlier one and this component write it.
+            # A later component may write the field again, but only if an earlier component writes it first
+            # and this component rewrites it.
             if later and (field not in written or field not in component.writes):
                 raise ValueError(
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"

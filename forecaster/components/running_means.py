@@ -188,7 +188,7 @@ class RunningMeans:
         """
         change, run, value = self.change[t], self.run, self.values[t]
         still = (self.past.observed[t + 1] > _STILL) & is_still
-        # While the changes of a constant series are clipped to 0, its mean stays at the constant value.
+        # While the first changes after a constant past are clipped to 0, the mean keeps the constant value.
         # So a later value equal to the mean is a return to the constant value.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean[t])
         is_far = (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)

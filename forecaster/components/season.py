@@ -43,7 +43,10 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return how many windows the likely season of ``freq`` has; 1 (no season) if over ``ring`` or 288."""
+    """Return the number of windows in the likely season of ``freq``, or 1 (no season).
+
+    It is 1 if the season is longer than ``ring`` or 288 windows.
+    """
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 

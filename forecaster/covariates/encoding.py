@@ -173,7 +173,10 @@ def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
 
 
 def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
-    """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
+    """Return the encoding of a column, fitted to the rows where ``rows`` is True.
+
+    All rows decide whether the column holds numbers or text.
+    """
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
     # A column is numeric if at least half of its non-empty cells are numbers.

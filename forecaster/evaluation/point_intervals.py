@@ -44,7 +44,7 @@ class PointIntervals:
         self._own = self._intervals.init(len(self._scale))
         self._anchors = anchor_horizons(horizon)
         # `_points` stores the point forecasts issued in the last windows, at the anchor horizons.
-        # Their actuals come with later blocks.
+        # A later block brings the actual of at least one forecast of each of these windows.
         self._points = np.empty((0, len(self._anchors), len(self._scale)))
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -32,7 +32,14 @@ def runs_of(connection: Connection, limit: int) -> list[Run]:
 
 
 def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, float]]]:
-    """Return all registered versions, sorted by name and then newest first, and the metrics of their runs."""
+    """Return the registered versions, sorted by name and then newest first, and the metrics of their runs.
+
+    At most 1000 models are read, and at most 1000 versions of each model. A run that cannot be read has no
+    metrics.
+
+    Raises:
+        ModelError: the store does not exist, or a registered model has no version.
+    """
     client = connection.existing()
     names = sorted(model.name for model in client.search_registered_models(max_results=1000))
     versions = [version for name in names for version in all_versions(connection, name)]

@@ -46,7 +46,7 @@ class RequestRefused(MlflowException):
 
 
 def wrap_scoring_server() -> None:
-    """Wrap the function that answers requests in MLflow's scoring server, if its module is imported."""
+    """Wrap the function ``invocations`` of MLflow's scoring server, if the server's module is imported."""
     server = sys.modules.get(_SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         vars(server)["invocations"] = _with_one_line_errors(server.invocations)

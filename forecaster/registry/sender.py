@@ -1,4 +1,4 @@
-"""Send the entries of an outbox to MLflow in order, and keep the entries that could not be sent."""
+"""Send the entries of an outbox to MLflow in order, and keep the entries that a later attempt must send."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE",
 
 
 class Sender:
-    """Sends the entries of one outbox to MLflow, and keeps the entries that could not be sent.
+    """Sends the entries of one outbox to MLflow, and keeps the entries that a later attempt must send.
 
     An entry that the store refuses for good is dropped, but a model or a file is kept even then.
 

@@ -27,8 +27,9 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# `copied_every` rounds up to a multiple of the number of windows in a block.
-# If a block can have more windows than `_MOST_ROUNDED`, it rounds up to a multiple of `_MOST_ROUNDED`.
+# `copied_every` rounds ``repair`` up to a multiple of the largest number of windows in a block.
+# If a block can have more windows than `_MOST_ROUNDED`, `copied_every` rounds ``repair`` up to a multiple
+# of `_MOST_ROUNDED` instead.
 _MOST_ROUNDED = 32
 
 

@@ -81,7 +81,7 @@ def split_late_rows(
         freq: length of a window.
         repair: which late rows are repaired; None repairs none.
     """
-    if not len(rows):  # return early, because most batches have no rows for a given shard
+    if not len(rows):  # save time: a shard also gets the batches that have no rows of its series
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
     window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
     rows = rows.hstack([pl.Series("window", window)])

@@ -52,7 +52,7 @@ class Models:
         return next((c.forecaster for c in reversed(self.changes) if c.window <= window), self.first)
 
     def of_state(self, state: State) -> Forecaster:
-        """Return the job's model version that made a state; the job's first version if none of them did."""
+        """Return the job's model version that made a state, or the job's first version if there is none."""
         return self._by_version().get(state.model_version, self.first)
 
     def has_made(self, state: State) -> bool:

@@ -226,7 +226,7 @@ def _with_series_ids(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of the series in ``slots``, in the columns of pending rows: without ``series_id``."""
+    """Return the rows of the series in ``slots`` as pending rows, with ``slot`` instead of ``series_id``."""
     own = rows.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
     return own.select(*PENDING, *optional_pending_columns(own.columns))
 

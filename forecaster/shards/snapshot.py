@@ -119,7 +119,7 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _lists(rows: pl.DataFrame, series: int) -> pa.ListArray:
-    """Return a column with one list for each series: the ``rows`` in the slot of that series."""
+    """Return a column with one list for each series: all ``rows`` with the series' slot, without ``slot``."""
     rows = rows.sort("slot", maintain_order=True)
     offsets = np.searchsorted(rows["slot"].to_numpy(), np.arange(series + 1)).astype(np.int32)
     inner = cast("pa.Table", rows.drop("slot").to_arrow()).to_struct_array()

@@ -98,7 +98,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
     """
     seen = ~np.isnan(values)
     # For each series, the number of the block's windows that it was already stepped through.
-    # The number is below 0 if the series was not even stepped through the last window before the block.
+    # The number is below 0 if the series was not stepped through the last window before the block.
     closed = state.clock + 1 - start
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))

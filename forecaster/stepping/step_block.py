@@ -165,5 +165,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of new series without a value, by component; ``series`` is the number of series."""
+    """Return the initial arrays of each component for ``series`` new series, which have no value yet."""
     return {component.name: component.init(series) for component in forecaster.components}

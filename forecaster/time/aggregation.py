@@ -101,9 +101,11 @@ def _without_versions(
 
 
 def kept_windows(window: NDArray[np.int64], max_gap: int) -> NDArray[np.int64]:
-    """Return the windows from the first to the last with a row, except those after all series have retired.
+    """Return the windows from the first to the last with a row; in a gap, skip windows after all retire.
 
-    The window in which the last series retires is kept: in it the state of that series is reset.
+    A gap lies between two windows with a row. All series have retired when no window had a row for more
+    than ``max_gap`` windows. The window in which the last series retires is kept: in it the state of that
+    series is reset.
 
     Args:
         window: the windows that have a row, rising.

@@ -75,7 +75,7 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
 def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq | None:
     """Return the frequency if nearly all steps last a month, a quarter or a year, else None."""
     days = usual_us / _US / DAY_S
-    # Equal steps of a whole number of weeks, such as 4 or 13 weeks, are not months or quarters.
+    # Three or more equal steps of a whole number of weeks, such as 4 or 13, are not months or quarters.
     if share == 1.0 and days % 7 == 0 and len(steps) > 2:
         return None
     for months, (fewest, most) in _CALENDAR_DAYS.items():

@@ -13,7 +13,7 @@ _LARGEST = 1e150
 
 
 def check_size(windows: Windows) -> None:
-    """Raise an error if a window's value or covariate is beyond 1e150: its square may not fit into float64.
+    """Raise an error if a value or observed covariate is beyond 1e150: its square may not fit into float64.
 
     Validation bounds the values of rows, but not the sums of rows in a window.
 

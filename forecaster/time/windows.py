@@ -136,7 +136,7 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # No row is left out of ``values`` while a series is live, so the number of rows since the last value
-    # of the series is also the number of windows since then.
+    # ``values`` leaves out only windows in which no series is live. So while a series is live, the number
+    # of rows since its last value is also the number of windows since that value.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))

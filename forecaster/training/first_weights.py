@@ -62,7 +62,7 @@ def covariates_for(
 
 
 def check_start(start: Forecaster | None, network: NetworkConfig, windows: WindowConfig) -> None:
-    """Check that the model ``start``, if given, has the settings ``network`` and ``windows``.
+    """Check that the settings of the model ``start``, if given, are equal to ``network`` and ``windows``.
 
     Raises:
         ConfigError: the settings differ from the settings of ``start``.

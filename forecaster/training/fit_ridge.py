@@ -30,7 +30,7 @@ _SHRINKAGE = (1e-4, 1e-2)
 # A lag is seasonal if its value is a whole number of seasons before the last value or before the target.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag is near if it is fewer windows than this
-# A row is fitted only if its series has at least this many values before the row.
+# A row is fitted only if its active period has at least this many values before the row.
 # In a batch of fewer than 600 windows, the limit is instead a third of the number of windows in the batch.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # at most this many rows are fitted: a million would take ten seconds

@@ -73,7 +73,7 @@ def train(
     tables: Tables | None = None,
     start: Forecaster | None = None,
 ) -> Trained:
-    """Train a network on all series of ``windows``; return the forecasters and the losses as a `Trained`.
+    """Train a network on all series of ``windows``; return a `Trained`, with two forecasters and the losses.
 
     Every series is stepped from its first value to its end. The loss of a segment is a weighted mean over
     series, horizons and every fourth window. A segment begins with the state after the segment before it, but

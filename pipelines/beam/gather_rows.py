@@ -30,7 +30,7 @@ _BUNDLE_ROWS = 10_000
 
 @dataclass
 class GatherRows(beam.PTransform[Any, Any]):
-    """Convert single rows, frames and batches to frames of rows, the output ``rows``.
+    """Convert single rows, frames and batches to frames of rows, which are the output ``rows``.
 
     The rejected rows that batches contain become a second output (``quarantined``).
     """

@@ -41,7 +41,7 @@ def error_console(stream: TextIO) -> Console:
 
 
 class Out:
-    """The output of a command: progress on stderr, and on stdout text, or with ``--json`` an object."""
+    """The output of a command: progress and notices on stderr; text or, with ``--json``, JSON on stdout."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json

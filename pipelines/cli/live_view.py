@@ -223,7 +223,7 @@ def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
 
 
 def _model_text(n: JobNumbers) -> Text:
-    """Return a line with the model versions in use, the next version, and why the alias names another."""
+    """Return a line with the model versions in use, the next one, and why the alias's version is not used."""
     start = "" if n.next_model_us is None else f" from {_utc_time(n.next_model_us)} on"
     return _join(
         Text(", ".join(n.model_versions)),

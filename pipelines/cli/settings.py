@@ -63,7 +63,7 @@ def flag_of(key: str) -> str:
 
 
 def written_with_set(settings: Iterable[str]) -> dict[str, str]:
-    """Return for each setting the text that errors show before its value, such as ``--set data.end=``."""
+    """Return for each setting the text before its value in error messages, such as ``--set data.end=``."""
     return {key: f"--set {key}=" for key in settings}
 
 

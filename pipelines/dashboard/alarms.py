@@ -146,7 +146,7 @@ def _read_file(path: Location) -> _FileAlarms:
 
 
 def _read_parquet(parquet: pq.ParquetFile, is_revised: bool) -> list[pl.DataFrame]:
-    """Return the rows with an alarm, one frame for each row group; if ``is_revised``, return all rows."""
+    """Return the rows with an alarm, or all rows if ``is_revised``; [] without a column ``alarm``."""
     if "alarm" not in parquet.schema_arrow.names:  # Files of early versions of Statecast have no alarms.
         return []
     parts = []

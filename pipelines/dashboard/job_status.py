@@ -11,7 +11,8 @@ from pipelines.sinks.files import PARTS
 from pipelines.state import state_table
 from pipelines.storage import Location, markers, store_of
 
-_RECENT_S: Final = 60.0  # in an object store, a job counts as running if it published within this time
+# In an object store, a job counts as running if it has published numbers within this time.
+_RECENT_S: Final = 60.0
 _KNOWN: Final = (*PARTS, state_table.FOLDER, markers.NUMBERS, markers.BACKFILL)
 
 

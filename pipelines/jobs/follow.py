@@ -155,7 +155,7 @@ class ModelWatch:
             request_change(self.output, self._requested)
 
     def _read_alias(self) -> AliasedVersion | None:
-        """Return the version that the alias names; None if the registry cannot be read.
+        """Return the version that the alias names; None if no version has it or the registry cannot be read.
 
         Of several failures in a row, only the first is reported.
         """
@@ -188,7 +188,7 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return the number of windows until a model change: as many as close in twice the warm-up time.
+        """Return how many windows ahead a model change is set: as many as close in twice the warm-up time.
 
         The warm-up time is estimated. The number is at most the length of the ring, but at least 2.
 

@@ -45,7 +45,7 @@ from schemas.errors import ConfigError, DataError
 
 
 def replay_quarantine(job: QuarantineJob, on_progress: OnNumbers = lambda numbers: None) -> QuarantineOutcome:
-    """Read the rows in the quarantine of a job again, and use those that are now valid as late rows.
+    """Read the rows in the quarantine of a job again; rows that are now valid are used as late rows.
 
     If the process is killed, or a signal stops it, the next call resumes the replay. No row is read again if
     none of them is valid with the settings.

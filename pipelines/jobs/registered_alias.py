@@ -18,7 +18,12 @@ REFUSED_TAG: Final = "statecast.refused_by_stream"
 
 
 class AliasedVersion(NamedTuple):
-    """The registry name of an alias's model version, such as ``weather/4``, and its ``model_version``."""
+    """The model version that an alias names.
+
+    Attributes:
+        model: name and number of the version in the registry, such as ``weather/4``.
+        version: `Forecaster.version`, which identifies the weights.
+    """
 
     model: str
     version: str

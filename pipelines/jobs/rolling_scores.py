@@ -188,10 +188,10 @@ def errors_by_horizon(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFram
 
 
 def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
-    """Return pictures with captions.
+    """Return plots of scores and of some forecasts, each with a caption.
 
-    They show the errors and the coverage of all members, and the calibration and some forecasts of the first
-    member.
+    The plots show the errors and the coverage of all members, and the calibration and some forecasts of the
+    first member.
     """
     first, sums = next(iter(tallies.items()))
     figures: list[Picture] = [

@@ -120,7 +120,7 @@ def begin_table(
 
 
 def run_once(run: Run, job: EngineSettings, on_progress: OnNumbers) -> RunResult:
-    """Run a job on its runner until the job ends; return its counts of rows, its numbers and its notices."""
+    """Run a job on its runner until the job ends; return its row counts, last numbers and notices."""
     output = run.settings.output
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)

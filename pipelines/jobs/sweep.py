@@ -180,7 +180,7 @@ def _train_folds(
             )
         skill, number = epoch["validation_skill"], int(epoch["epoch"])
         run.log_epoch({**epoch, "epoch": number + done})
-        # Optuna compares trials at equal epoch numbers, but each fold counts its epochs from the start again.
+        # Optuna compares trials at equal epoch numbers, but the epoch numbers begin again with each fold.
         # So report only the epochs of the first fold.
         if drawn is not None and not done:
             drawn.report(skill, number)

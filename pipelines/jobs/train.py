@@ -80,7 +80,7 @@ class TrainOutcome:
 
     @property
     def seconds(self) -> float:
-        """The duration of all epochs of the training and of the refit, in seconds."""
+        """The total duration of the epochs of the training and of its refit, in seconds."""
         return seconds_of(self.history, self.refit_history)
 
     def as_json(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data that a training reads, and how many rows were left out.
+    """The data that a training reads, and the rows that were left out, as frames or as counts.
 
     Attributes:
         config: the settings of the job, with the frequency of the rows if the job gives none.

@@ -61,7 +61,7 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """Return the names of a labelled file's columns; find ids, times and values if ``columns`` names none.
+    """Return the names of a labelled file's columns; find ids, times or values that ``columns`` lacks.
 
     The columns of ids and times are found by their usual names, the columns of values by their contents.
 

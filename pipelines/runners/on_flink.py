@@ -118,7 +118,7 @@ def _state_of(master: str, name: str) -> str | None:
 def _error_to_raise(
     run: Run, server: JobServer, settings: FlinkSettings, name: str, error: Exception
 ) -> StatecastError:
-    """Return the error to raise for a failed job.
+    """Return the error to raise after the run of the pipeline has raised ``error``.
 
     If `error_to_report` returns an `EngineError`, the result is an `EngineLost` with the cause instead.
     """

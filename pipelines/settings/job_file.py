@@ -1,4 +1,4 @@
-"""Read settings from a job file, and write settings to a job file."""
+"""Read settings from a job file, and convert settings to the text of a job file."""
 
 from __future__ import annotations
 

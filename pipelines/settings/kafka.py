@@ -80,7 +80,9 @@ class Broker:
 
 @dataclass
 class LastError:
-    """Stores the last connection error of a Kafka client; `error_of` names it as the reason of a failed call.
+    """Stores the last error that a Kafka client reported, except the error that all brokers are down.
+
+    `error_of` names the stored error as the cause if no broker answers or a broker refuses the connection.
 
     Attributes:
         text: the error as one line; empty if there was none.

@@ -87,7 +87,7 @@ Positions = Mapping[str, Position]
 
 
 def furthest_us(places: Positions, shard: int | None) -> int | None:
-    """Return an upper limit of the time up to which a shard has closed windows; None if it has closed none.
+    """Return an upper limit of the times of a shard's closed windows; None if it can have closed none.
 
     This is the least `Position.furthest_us` of the partitions that ``shard`` follows. For a topic that is not
     keyed, ``shard`` is None, and all shards have the same time.

@@ -41,7 +41,7 @@ _STEP_BYTES = 32 << 20  # `step` adds no further batch once its batches hold thi
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Watches a folder, and reads every file in it once.
+    """Watches a folder, and reads the new and changed files in it.
 
     Files that are ready at the same time are read in the order of their names. Names that begin with ``.`` or
     ``_``, and names with an unknown suffix, are not read, so that a writer can write under such a name and

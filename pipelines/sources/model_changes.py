@@ -168,7 +168,7 @@ def remove_changes(states: Location) -> None:
 
 @lru_cache(maxsize=4)
 def model_of_run(run: str, output: Location, version: str) -> Forecaster:
-    """Return a model version from the output folder; the process caches it for all shards of a run."""
+    """Return a model version from the output folder; the cache serves all shards of ``run`` in a process."""
     return load_model(output, version)
 
 

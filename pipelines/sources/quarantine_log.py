@@ -177,7 +177,7 @@ def _origins(raw: pl.DataFrame, numbers: Mapping[str, int]) -> pl.Series:
 
 
 class QuarantineLog:
-    """A log that reads the rows of a quarantine as an extra partition, and no more rows of other partitions.
+    """A log with one extra partition, the rows of a quarantine; no other partition gets further rows.
 
     Args:
         partition: name of the partition.

@@ -66,7 +66,7 @@ def read_manifest(states: Location) -> QuarantineManifest | None:
 
 
 def write_manifest(states: Location, manifest: QuarantineManifest) -> None:
-    """Write the manifest of a replay of the quarantine, and wait until it is on the disk.
+    """Write the manifest of a replay of the quarantine so that the manifest survives a loss of power.
 
     Raises:
         OutputError: the manifest cannot be written.

@@ -124,8 +124,8 @@ class Reader:
         return self.stop_file is not None and self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
-        # Calling `applied` reads a file for each shard, so call it only if too many rows or batches may be
-        # unapplied.
+        # Calling `applied` reads a file for each shard, so call it only if the batches that may be unapplied
+        # are too large or too many.
         if self.applied is None or not (self._is_far_ahead() or len(self._ahead) > _MOST_AHEAD):
             return False
         reached = self.applied()

@@ -24,8 +24,8 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-# At full speed, a batch also ends after each window with which the number of rows so far reaches a multiple
-# of this constant.
+# At full speed, a batch also ends after each window in which the offset reaches or passes a multiple of
+# this constant.
 _BATCH_ROWS = 1 << 20
 
 
@@ -86,7 +86,7 @@ class ReplaySource:
 
 
 class _Player:
-    """A replay in progress: its batches and, after all files were read, the sorted rows."""
+    """A replay in progress: an iterator of its batches and, once all files are read, the sorted rows."""
 
     def __init__(self, source: ReplaySource) -> None:
         self.source = source
@@ -118,7 +118,8 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # A replayed row counts as arrived when it was due, and latency is measured from that time.
+            # At a set speed, rows count as arrived when they were due, and latency is measured from that
+            # time. At full speed, no latency is measured.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)

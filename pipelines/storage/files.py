@@ -1,4 +1,4 @@
-"""Define functions for files and folders on a disk or in an object store; `Store` documents them."""
+"""Write, sync and replace files and folders on a disk or in an object store, with the methods of `Store`."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            # Ignore a failure: `_lines` skips an object that stays, because its records are in the file.
+            # Ignore a failed deletion: `_lines` skips this object, because the file now has its records.
             with suppress(OSError):
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through

@@ -68,7 +68,7 @@ MODELS: Final = "models"
 MODEL_REQUEST: Final = ".model-request"
 """The file with the model version that a stream is to change to; the reader of the log chooses the window."""
 
-# With the hidden folder and the file below, a backfill replaces the output of an earlier job as a whole.
+# With the names below, a backfill replaces either all output of an earlier job or none of it.
 
 BACKFILL: Final = ".backfill"
 """The hidden folder in which a backfill works until its output replaces that of an earlier job."""

@@ -82,9 +82,9 @@ def complete(hidden: Path, output: Path) -> None:
 def _parts_in(hidden: Path) -> list[str]:
     """Return the names of the new parts that a complete hidden folder still holds; the others were moved."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
-    # A name that begins with "old-" marks a replaced part. But a user may also give a state table such a
-    # name. The folder is then this new table if ``hidden`` has the name that `markers.new_table` makes
-    # from the table's name.
+    # A folder with a name that begins with "old-" is a replaced part. But a user may also give a state table
+    # such a name. A folder is a new state table, and not a replaced part, if ``hidden`` has the name that
+    # `markers.new_table` makes from the name of the folder.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 

@@ -43,7 +43,10 @@ class WarmingTask:
         self._is_taken_over = False
 
     def run(self) -> None:
-        """Step the new version through the values copied from the ring, to the end or until `take_over`."""
+        """Step the new version through the values copied from the ring, until none is left.
+
+        A call of `take_over` ends the stepping earlier.
+        """
         while True:
             self._pause()
             with self._lock:

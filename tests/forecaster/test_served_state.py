@@ -73,7 +73,7 @@ def test_serving_refuses_a_state_that_the_model_cannot_use() -> None:
     broken.parts["network"]["hidden"][:] = np.nan
     wide.parts["season"] = {}
     for other, message in (
-        (far, "the last windows of its live series are more than windows.max_gap windows apart"),
+        (far, "the state's series were stepped to windows that are more than windows.max_gap windows apart"),
         (broken, "gives a forecast that is not finite"),
         (wide, "the arrays of the state do not fit this model"),
     ):

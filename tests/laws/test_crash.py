@@ -52,9 +52,10 @@ Its arguments are the shard, the batches, and the largest number of windows in o
 def fold_with_kills(
     model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any, steps: Steps | None = None
 ) -> Ran:
-    """Run a job that reads logs, kill and resume it ``kills`` times; return the outputs of all its runs.
+    """Apply logs to shards in ``kills + 1`` runs; return the last shards and the outputs that remain.
 
-    Each run of the job ends after a drawn number of outputs, except the last, which ends with the logs.
+    Each run except the last ends after a drawn number of outputs, or with the logs. The next run restores
+    each shard from its snapshot, and removes the outputs that were written after the snapshot.
 
     Args:
         model: the forecaster.

@@ -90,7 +90,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return, for each row, the values of ``count`` consecutive windows, from ``ago`` windows before it on.
+    """Return, for each row, the values of ``count`` windows; the first is ``ago`` windows before the row.
 
     The result is ``[count, r, S]``, with r rows.
     """

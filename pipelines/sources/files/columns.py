@@ -29,7 +29,8 @@ _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_
 # The names of columns that pandas and R make from an index or from row names.
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-# A column with this many cells and no number counts as text. In a shorter one, all cells may be faulty.
+# A column of a wide file with at least this many cells, and no number among them, counts as text. With fewer
+# cells, the column may hold numbers that are all faulty.
 _ENOUGH_CELLS = 20
 
 

@@ -99,8 +99,8 @@ class RowPerLine(ByteStream):
             start, after = int(bounds[line]), int(bounds[line + 1])
             if line < next_line or not self._is_open(text[start:after].rstrip(b"\r\n")):
                 continue
-            # The cell may end in the next line with an odd number of quotes. None if there is no such line,
-            # or if the number of quotes in this line is even.
+            # The cell may end in the next line with an odd number of quotes. `closing` is None if there is no
+            # such line, or if ``line`` itself has an even number of quotes.
             closing = following.get(line)
             lines = (len(bounds) - 1 if closing is None else closing + 1) - line
             stop = int(bounds[line + lines])

@@ -139,7 +139,7 @@ def _joined(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, str]:
 
 
 def _odd_characters(text: str) -> str:
-    """Return the characters of a text that plain numbers do not have; this saves time in `_matching`."""
+    """Remove the characters of plain numbers from a text, so that `_matching` has less text to search."""
     return text.encode().translate(None, _PLAIN).decode()
 
 

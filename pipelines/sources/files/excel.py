@@ -24,9 +24,10 @@ _SECOND = re.compile(r"_\d+$")  # if two columns are named ``value``, fastexcel 
 
 
 def first_sheet(path: Path) -> pl.DataFrame:
-    """Return the first sheet as a frame: the first row holds the column names; cells keep their types.
+    """Return the first sheet as a frame; its first row holds the column names.
 
-    A column with cells of several types is String; numbers in it have 10 significant digits.
+    A column with cells of one type keeps this type. A column with cells of several types becomes String;
+    numbers in it have 10 significant digits.
 
     Raises:
         DataError: the package fastexcel is not installed, or the file cannot be read.

@@ -77,7 +77,8 @@ class Listing:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # Measure from the modification time, or from this version's first listing if that was earlier.
+            # The quiet time begins with the modification time, or with the first listing of this version if
+            # that was earlier, because the modification time may be in the future.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -87,7 +88,10 @@ class Listing:
         return sorted(ready, key=lambda found: found.path.name)
 
     def postpone(self, found: ReadyFile) -> None:
-        """Mark a file that cannot be read; `look` returns it after a change, or ``settle_s`` without one."""
+        """Mark a file as unreadable, so that `look` does not return it again at once.
+
+        `look` returns it again if it changes, or if it has not changed for ``settle_s``.
+        """
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True
 

@@ -88,7 +88,9 @@ class _Partition:
 
 
 class Decisions:
-    """All decisions of a job about the messages of a topic, held in memory and in the journal.
+    """The decisions of a job about the messages of a topic, held in memory and in the journal.
+
+    When the journal has become long, decisions that only affect rows that no shard reads again are removed.
 
     Args:
         path: the file of the journal; created with the first decision.

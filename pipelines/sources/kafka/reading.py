@@ -30,7 +30,9 @@ _COMMIT_EVERY_S = 5.0
 
 
 class Reading:
-    """Reads a topic with one consumer; all steps of a job in one process share one `Reading`.
+    """Reads a topic with one consumer.
+
+    In one process, all calls of `KafkaSource.step` for the same source use the same `Reading`.
 
     Args:
         source: the topic and its settings.
@@ -141,6 +143,6 @@ class Reading:
 
 
 def _addressed(batch: Batch, places: Positions) -> Batch:
-    """Add to a batch the shard that follows its partition, and the number of partitions of this shard."""
+    """Return a batch with its partition's shard, and the number of partitions that this shard follows."""
     shard = places[batch.partition].shard
     return replace(batch, partitions=followed(places, shard), shard=shard)

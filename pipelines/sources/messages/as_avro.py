@@ -73,7 +73,7 @@ def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
 def frames_of(
     records: Sequence[Mapping[str, object]], names: Names, places: Sequence[int]
 ) -> list[pl.DataFrame]:
-    """Convert records to raw frames; in a frame, all cells of a column that are not None have one type.
+    """Convert records to raw frames; in a frame, all non-null cells of a column have the same type.
 
     Args:
         records: the decoded messages.

@@ -64,7 +64,7 @@ def test_the_engine_settings_of_a_job_file_are_passed_to_the_job() -> None:
     assert engine_fields("prism", JobsConfig(), ()).flink.workers is None
 
 
-def test_paths_become_absolute_only_with_a_flink_worker_pool() -> None:
+def test_job_paths_become_absolute_only_with_flink_worker_pool() -> None:
     given = {
         "data": {"paths": ["rows.csv", "/data/more"]},
         "output": {"folder": "out"},

@@ -300,7 +300,9 @@ def test_applied_offsets_are_read_only_above_max_unapplied_bytes(
     assert 2 <= len(requests) <= 3
 
 
-def test_held_back_readers_wait_longer_if_requests_are_billed(store: Remote, clock: Clock, size: int) -> None:
+def test_readers_wait_longer_for_shards_if_requests_are_billed(
+    store: Remote, clock: Clock, size: int
+) -> None:
     reader = reading.Reader(OnePartition(ten_row_batches(9)), store / ".stop", 1e9, dict, 1, clock=clock)
     places: Positions = {"log": Position(0)}
     for _ in range(3):
