@@ -1,4 +1,4 @@
-"""Raise alarms from p-values, at most one for each anomaly and about as many as wanted.
+"""Raise alarms from p-values: at most one for each anomaly, and about the wanted number per window.
 
 Letters: T windows, S series.
 """

@@ -239,7 +239,7 @@ class Component(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
+        """The names of the block's fields that `step` reads and another component fills."""
 
     @property
     def writes(self) -> frozenset[str]:

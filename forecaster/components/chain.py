@@ -113,7 +113,7 @@ def _least_squares(
     halflives: tuple[float, ...] = (),
     season: bool = False,
 ) -> Expert | None:
-    """Return a least-squares expert with the lags from 1 to ``ring - 1``; None if no lag is in this range."""
+    """Return an expert with each of ``lags`` that is from 1 to ``ring - 1``; None if there is no such lag."""
     usable_lags = tuple(sorted({lag for lag in lags if 1 <= lag < config.ring}))
     if not usable_lags:
         return None

@@ -50,7 +50,7 @@ class Scores:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
+        """The names of the block's fields that `step` reads and another component fills."""
         return frozenset({"residuals", "unit", *(["bands"] if len(self.levels) > 1 else [])})
 
     def spec(self) -> Mapping[str, Field]:

@@ -210,7 +210,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store forecasts for the chosen series and issue times: the combined ones, else the network's."""
+        """Store combined forecasts (the network's if none exist) for the chosen series and issue times."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):

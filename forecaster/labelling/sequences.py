@@ -172,7 +172,7 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Return each series' part of the data, from the column ``split``; None if the whole column is empty.
+    """Return the part that each series belongs to, from the column ``split``; None if that column is empty.
 
     The part is 0 for training, 1 for validation and 2 for test.
 

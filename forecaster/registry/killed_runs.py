@@ -16,7 +16,7 @@ HOST_TAG = "statecast.host"
 # Outside of containers, the process namespace always has this id in Linux.
 _OF_HOST = "pid:[4026531836]"
 # A process tag ends with the start time of the process and the unit of the start time, which is this text.
-# Process tags of Statecast 0.1.0 have no unit.
+# Process tags of Statecast 0.1.0 end with the start time, without its unit.
 _CLOCK = "s-after-boot"
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 

@@ -246,7 +246,7 @@ class _HistoryById:
 
     @staticmethod
     def of(shards: Sequence[Shard]) -> _HistoryById | None:
-        """Return the histories of all ``shards``; None if one has no history or `can_join` refuses them."""
+        """Return the histories of all ``shards``; None if a shard has no history or `can_join` is False."""
         histories = [shard.history for shard in shards if shard.history is not None]
         if len(histories) < len(shards) or not can_join(histories):
             return None

@@ -85,10 +85,11 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
-    """Return the event versions that do not count, because another one does, with the columns `DROPPED`.
+    """Return the event versions to mark as dropped: another version of their event counts instead.
 
-    The column ``by_number`` is the ``number`` of the row that counts instead. With ``keep="last"``, this row
-    is a new one.
+    Versions that were marked before are left out. The result has the columns `DROPPED`. Its column
+    ``by_number`` is the ``number`` of the row that counts instead. With ``keep="last"``, this row is a new
+    one.
     """
     counted = versions["dropped_at"].is_null() if "dropped_at" in versions.columns else pl.lit(True)
     versions = versions.with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64), counted=counted)

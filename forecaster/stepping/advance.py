@@ -193,7 +193,7 @@ def advance_in_place(
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
-    """Raise VersionMismatch if other weights than the forecaster's made the state."""
+    """Raise VersionMismatch if the model version in the state is not the version of the forecaster."""
     if state.model_version != forecaster.version:
         raise VersionMismatch(
             f"this state was made by {state.model_version} and cannot be stepped by {forecaster.version}: "

@@ -47,7 +47,7 @@ class Aggregated(NamedTuple):
 
 
 def aggregate(rows: pl.DataFrame, config: WindowConfig, keep: Keep = "last") -> Aggregated:
-    """Aggregate observations to a block of windows; row order matters only if duplicates have no offsets.
+    """Aggregate observations to a block of windows; row order matters only for duplicates without offsets.
 
     Rows with the same ``series_id`` and ``timestamp`` are one observation; with an ``event_id``, rows with
     the same ``series_id`` and ``event_id``, whatever their times. The later row counts: the one with the

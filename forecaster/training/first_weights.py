@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 
 def first_weights(fleet: Fleet, training: TrainingConfig, start: Forecaster | None) -> tuple[Network, Fleet]:
-    """Return the network with which a training starts, and a copy of ``fleet`` with its linear part.
+    """Return the network that a training starts from, and a copy of ``fleet`` with the network's linear part.
 
     Args:
         fleet: the fleet to learn from.
@@ -51,7 +51,7 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates to train with, encoded as in the model ``start``; if it is None, encode anew.
+    """Return the covariates to train with, encoded as in the model ``start``, or anew if ``start`` is None.
 
     A new encoding is fitted to the windows before row ``held_from``, as the weights are.
     """

@@ -1,4 +1,4 @@
-"""Segments of a batch: inputs and targets of consecutive windows, from which a network learns.
+"""Segments of a `TrainingBatch`: inputs and targets of consecutive windows, from which a network learns.
 
 Targets are views of the values until a segment is requested. They are in units: the unit of a series at a row
 is its usual change from season to season (`forecaster.components.base.Block`).

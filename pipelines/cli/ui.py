@@ -98,7 +98,9 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
                 _open(url, browser and not out.as_json)
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # A SIGTERM reaches only this process, and the server still runs.
+            # SIGTERM also raises KeyboardInterrupt (`pipelines.cli.app`). Unlike Ctrl-C, it reaches only this
+            # process, so the server still runs.
+            server.terminate()
             server.wait()
             return
         if code:

@@ -121,7 +121,7 @@ def _resuming(job: StreamJob) -> StreamJob:
 
 
 def _with_lock_check(check: Callable[[], None], on_progress: OnNumbers) -> OnNumbers:
-    """Return a function that calls ``check``, which raises if the lock is lost, and then ``on_progress``."""
+    """Return a function that calls ``check``, then ``on_progress``; ``check`` raises if the lock is lost."""
 
     def take(numbers: JobNumbers) -> None:
         check()

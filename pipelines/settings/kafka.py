@@ -105,7 +105,7 @@ class LastError:
 
 
 def client(kind: str) -> Any:
-    """Import ``confluent_kafka``, and return its class or function with the name ``kind``.
+    """Import ``confluent_kafka``, and return its class with the name ``kind``, such as ``Consumer``.
 
     Raises:
         ConfigError: the package is not installed.

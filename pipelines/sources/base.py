@@ -111,7 +111,7 @@ class Log(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive over time; see `Source`."""
+        """Whether rows arrive over time; False if all rows exist already; see `Source`."""
 
     def begin(self, reached: Positions) -> Positions:
         """Return, for each partition of the log, the position from which the partition is read.
@@ -145,7 +145,7 @@ class OnePartition:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive over time; see `Source`."""
+        """Whether rows arrive over time; False if all rows exist already; see `Source`."""
         return self.source.is_paced
 
     def begin(self, reached: Positions) -> Positions:

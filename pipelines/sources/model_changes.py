@@ -215,7 +215,7 @@ class ChangingLog:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive over time; see `Source`."""
+        """Whether rows arrive over time; False if all rows exist already; see `Source`."""
         return self.log.is_paced
 
     def begin(self, reached: Positions) -> Positions:

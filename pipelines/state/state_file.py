@@ -66,7 +66,7 @@ def pack(folder: Location, file: Path) -> int:
 
 
 def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
-    """Write the state table in ``file`` into ``folder``; replace an existing table.
+    """Write the state table that ``file`` contains into ``folder``; replace a table that exists there.
 
     Args:
         file: a file that `pack` wrote.

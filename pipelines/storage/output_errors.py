@@ -11,7 +11,7 @@ from schemas.errors import OutputError, one_line
 
 @contextmanager
 def output_errors(message: str, *others: type[Exception], fix: str = "") -> Iterator[None]:
-    """Convert an error in the ``with`` block to an `OutputError`.
+    """Convert an `OSError`, or an error of the classes ``others``, in the ``with`` block to an `OutputError`.
 
     The text of the `OutputError` consists of ``message``, the reason in the error, and ``fix``.
 

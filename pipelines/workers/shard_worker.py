@@ -61,7 +61,7 @@ class ShardWorker:
 
     @property
     def counts(self) -> Counts:
-        """The counts of the shard's rows, after the last batch that was applied."""
+        """The shard's counts so far; a batch changes them after its rows and after each block of windows."""
         return self._shard.counts
 
     def step(self, batch: Batch) -> None:

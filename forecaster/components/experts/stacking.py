@@ -69,7 +69,7 @@ class Stacking:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
+        """The names of the block's fields that `step` reads and another component fills."""
         members = (f"members.{name}" for name in self.experts)
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 

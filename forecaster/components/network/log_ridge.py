@@ -105,6 +105,6 @@ def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32
         low, high = np.log(lowest / last) - _ROOM, np.log(highest / last) + _ROOM
         np.clip(change, *(bound.astype(np.float32)[..., None] for bound in (low, high)), out=change)
         np.expm1(change, out=change)
-        # Limit the ratio of last value and unit: if it overflowed float32, infinity times 0 would be NaN.
+        # Limit last value / unit: if this ratio overflowed float32, infinity times a 0 change would be NaN.
         change *= np.minimum(last / unit, _LARGEST_RATIO).astype(np.float32)[..., None]
         return np.clip(change, -_LARGEST, _LARGEST, out=change)

@@ -180,7 +180,7 @@ class Network(nn.Module):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
+        """The names of the block's fields that `step` reads and another component fills."""
         return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:

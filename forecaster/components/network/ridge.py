@@ -146,7 +146,7 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
     ``count`` is F, and ``rows`` ``[n]`` are the windows. The next piece overwrites the regressors.
     """
     series = block.values.shape[1]
-    # With few series, a `RegressorPiece` holds as many windows as fit into `_COLUMNS` columns.
+    # A `RegressorPiece` has a column for each window and series, so with few series it holds more windows.
     together = max(1, _COLUMNS // max(series, 1))
     for first in range(0, series, _COLUMNS):
         some = slice(first, min(first + _COLUMNS, series))

@@ -23,7 +23,10 @@ class ByteStream(io.RawIOBase):
 
     @abstractmethod
     def _convert(self, chunk: bytes) -> bytes:
-        """Convert ``chunk``, the next bytes of the file, and return the converted bytes that are ready.
+        """Convert ``chunk``, the next bytes of the file, and return the converted bytes.
+
+        An incomplete end of the chunk, such as half of a character or of a line, may be held back. It is
+        converted in a later call, after the missing bytes or the end of the file is read.
 
         In the last call, at the end of the file, ``chunk`` is empty and `_ended` is True.
         """

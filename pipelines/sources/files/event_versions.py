@@ -51,7 +51,7 @@ class EventVersions:
         )
 
     def marked(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows that `add` returned, with the columns `DROPPED` in place of their indices.
+        """Return ``rows``, from frames that `add` returned, with the columns `DROPPED` instead of the index.
 
         `DROPPED` marks the versions that do not count.
 

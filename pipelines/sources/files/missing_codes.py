@@ -38,7 +38,7 @@ class Codes:
         self._others: list[pl.DataFrame] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add ``rows``, a frame of observations, to the rows in which `notices` finds codes."""
+        """Add a frame of observations; `notices` finds codes for missing values in all added frames."""
         value, is_odd = pl.col("value"), _is_odd()
         self._odd.append(rows.filter(is_odd).group_by("series_id", "value").len())
         self._others.append(

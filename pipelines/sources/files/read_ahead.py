@@ -16,7 +16,7 @@ _CHECK_EVERY_S: Final = 0.2
 
 
 def ahead(work: Generator[T, None, None]) -> Iterator[T]:
-    """Yield the items of the generator ``work``, which runs in a thread ahead of the caller.
+    """Run the generator ``work`` in another thread, ahead of the caller, and yield its items.
 
     This saves time if the work releases Python's global lock, as Arrow and Polars do.
 

@@ -54,7 +54,9 @@ class Names:
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """Return a raw frame of messages; a cell is the first value that is not null in its column's fields.
+        """Return the raw frame of messages: each column, filled from the message fields that may hold it.
+
+        If several fields of a column are present, a cell takes the first of them that is not null.
 
         Args:
             frame: a column for each field that exists.
