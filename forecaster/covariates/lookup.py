@@ -21,7 +21,7 @@ from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 from schemas import cells
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, ModelError
 
 _MOST_BYTES = 1 << 31
 
@@ -155,8 +155,15 @@ class Covariates:
 
     @staticmethod
     def from_bytes(data: bytes) -> Covariates:
-        """Return the encoded covariates that `to_bytes` wrote into ``data``."""
-        plain = zlib.decompress(data)
+        """Return the encoded covariates that `to_bytes` wrote into ``data``.
+
+        Raises:
+            ModelError: ``data`` is damaged; the compression has a checksum.
+        """
+        try:
+            plain = zlib.decompress(data)
+        except zlib.error as error:
+            raise ModelError(f"the covariates are damaged ({error}): restore the file") from error
         metadata = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
         arrays = load(plain)
         return Covariates(

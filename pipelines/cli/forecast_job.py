@@ -160,7 +160,7 @@ def show_and_serve(
 
 
 def print_end(outcome: Outcome, out: Out, sent_to: str | None = None, *, is_resume: bool = False) -> None:
-    """Print the outcome of a job, and the paths of its forecasts and its state table.
+    """Print the outcome of a job, the folder or topic of its forecasts, and the path of its state table.
 
     Raises:
         StatecastError: a row was read and has no outcome.

@@ -30,10 +30,10 @@ def check_model(ref: str, mlflow: MlflowConfig) -> Reference:
 
 
 def check_store(mlflow: MlflowConfig) -> None:
-    """Check that the MLflow stores of runs and of registered models exist or can be created.
+    """Check the MLflow stores of runs and of registered models that are SQLite files or HTTP servers.
 
     Raises:
-        ModelError: a store can neither be used nor created.
+        ModelError: a file can neither be used nor created, or a server does not answer.
     """
     store = Store.parse(mlflow.tracking_uri)
     for one in {store, registry_of(store, mlflow.registry_uri)}:

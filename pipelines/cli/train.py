@@ -141,7 +141,7 @@ def _print_outcome(out: Out, job: JobConfig, trained: TrainOutcome, table: Locat
 
 
 def _new_table(text: str) -> Location:
-    """Return ``text`` as the location of a new state table; raise OutputError if it has files.
+    """Return ``text`` as the location of a new state table; raise OutputError if this location has files.
 
     Raises:
         OutputError: files exist there, which might belong to a job, or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Return and log the scores of a rolling evaluation: as JSON, tables, pictures, report and MLflow run."""
+"""Compute the scores of a rolling evaluation; return them as JSON, write a report, log them to MLflow."""
 
 from __future__ import annotations
 

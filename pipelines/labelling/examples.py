@@ -20,7 +20,8 @@ NAMES = ("vowels", "anomalies")
 _SEED = 0
 # About one anomaly per week in each series, so that a labeller can be trained on many of each kind.
 _EVERY_S = 7 * 86_400
-_FRAME_US = 6_400  # time from one step to the next; a step is 25.6 ms of speech, so steps overlap
+# A step covers 25.6 ms of speech, and begins 6.4 ms after the step before it, so steps overlap.
+_FRAME_US = 6_400
 
 
 def vowels() -> pl.DataFrame:

@@ -120,8 +120,8 @@ def load_model(output: Location, version: str) -> Forecaster:
         forecaster = Forecaster.from_bytes(path.read_bytes())
         if forecaster.covariates.features.is_empty:
             return forecaster
-        tables = folder / f"{version}.covariates"
-        return forecaster.with_covariates(Covariates.from_bytes(tables.read_bytes()))
+        path = folder / f"{version}.covariates"
+        return forecaster.with_covariates(Covariates.from_bytes(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): restore the file") from error
     except ModelError as error:

@@ -189,7 +189,7 @@ class RowPerLine(ByteStream):
         return frame.with_columns(cells)
 
     def is_stray(self, text: str) -> bool:
-        """Return whether a rewritten line has the stand-in of a quote: the file has a stray quote there."""
+        """Return whether a line has the stand-in of a quote; only a line with a stray quote has one."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,11 @@ from schemas.errors import DataError
 
 
 def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Raise DataError if no column names the series of a file, and other such files exist or may be added.
+    """Raise DataError if a file has no series name and is not the only such file, unless a layout is set.
+
+    A file has no series name if no column or folder gives its series id, and its only value column has a
+    name such as "value". A file of a watched folder never counts as the only such file, because more files
+    may be added. A layout is set if ``data.layout`` is long or wide.
 
     Args:
         path: the file.

@@ -55,7 +55,7 @@ class PolledMessages:
         )
 
     def partitions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return for each message index in ``places`` the index of the message's partition."""
+        """Return, for each message index in ``places``, the index in ``names`` of the message's partition."""
         return np.searchsorted(self.bounds, places, side="right") - 1
 
     def each(self) -> list[tuple[str, slice]]:

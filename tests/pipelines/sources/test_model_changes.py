@@ -153,3 +153,15 @@ def test_an_error_names_the_missing_or_damaged_weight_file(tmp_path: Path) -> No
     (tmp_path / "models" / "gru-b.safetensors").write_bytes(b"x" * 40)
     with pytest.raises(ModelError, match=r"gru-b\.safetensors: "):
         load_model(tmp_path, "gru-b")
+
+
+def test_an_error_names_the_missing_or_damaged_covariate_file(tmp_path: Path) -> None:
+    model = forecaster(decoder=True)
+    store_model(tmp_path, model)
+    covariates = tmp_path / "models" / f"{model.version}.covariates"
+    covariates.write_bytes(b"x" * 40)
+    with pytest.raises(ModelError, match=rf"{covariates.name}: "):
+        load_model(tmp_path, model.version)
+    covariates.unlink()
+    with pytest.raises(DataError, match=rf"{covariates.name}: cannot be read"):
+        load_model(tmp_path, model.version)
