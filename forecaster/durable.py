@@ -1,4 +1,4 @@
-"""Write local files that are complete or absent, and that survive a loss of power.
+"""Write local files so that they are complete or absent and, by default, survive a loss of power.
 
 `forecaster` uses this module for models, reports and the MLflow store, and `pipelines` for the files of jobs.
 The module imports the standard library only, so that commands without a network load quickly.

@@ -173,6 +173,6 @@ def _windows_of_last_values(windows: Windows) -> dict[str, int]:
 
 
 def _after_last_value(forecasts: Forecasts, last_window: dict[str, int]) -> pl.DataFrame:
-    """Keep only the forecasts that are issued at the end of the window of a series' last value."""
+    """Return only the forecasts issued at the end of the window that holds the last value of their series."""
     last = np.array([last_window[name] for name in forecasts.series_ids], np.int64)
     return replace(forecasts, issued=forecasts.issued & (forecasts.index[:, None] == last)).frame()

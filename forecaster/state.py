@@ -260,10 +260,11 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
 
 
 def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
-    """Lay out each array of ``parts`` in memory like the array with the same name in ``some``.
+    """Lay out the arrays ``parts`` of a fleet in memory like the arrays that a step has returned, ``some``.
 
     Args:
-        parts: the arrays of all series, replaced if their layout differs.
+        parts: the arrays of all series; an array is replaced if the array of the same name in ``some``
+            has another layout.
         some: the arrays that a step has returned for a part of the series. A step copies an array of another
             layout. A large fleet is stepped in parts, and each step of it would copy such arrays.
     """

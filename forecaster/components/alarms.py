@@ -18,7 +18,7 @@ _STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this nu
 _DEBT = 6.0  # no alarm is raised while ``budget`` (wanted minus raised alarms, capped) is at most ``-_DEBT``
 _MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
 _CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger of this number and ``rate``
-# The bit `LASTS` of ``alarming`` is set while an anomaly lasts.
+# An alarm sets the bit `LASTS` of ``alarming``; the p-value that ends the anomaly clears the bit.
 # An alarm sets the bit `REPEATS`; the next value that differs from the value before it clears the bit.
 LASTS, REPEATS = 1, 2
 

@@ -125,7 +125,7 @@ class Anomaly:
 
     @cached_property
     def _first_shares(self) -> Floats:
-        """For a new series, the assumed share of values beyond each of the `_DISTANCES`, in one row."""
+        """A new series begins with these shares of values at or beyond each distance, ``[1, E]``."""
         return _normal_shares(self.low, self.high, np.array([_EXCESS0]))
 
     @cached_property
@@ -162,7 +162,7 @@ class Anomaly:
         return np.stack([middle, below, above], axis=1)
 
     def _p_values(self, own: Arrays, value: Floats, expected: Floats) -> tuple[Floats, Floats, Ints32]:
-        """Return the p-values, their logarithms before a lower bound is applied, and the runs' lengths.
+        """Return the p-values, the log p-values without a lower bound, and the lengths of runs of equal values.
 
         The shares of windows and of runs are updated in place.
 
@@ -195,10 +195,10 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan), runs
 
     def _distance_p_values(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log p-value of each value: the log of the share of windows at distance ``z`` or more.
+        """Return the log p-value of each value: the log of the share of windows at its distance or farther.
 
-        A distance is measured from the forecast median in band widths, see `_DISTANCES`. Also return a lower
-        bound of the p-value. Both are ``[T, S]``.
+        The distances ``z`` are measured from the forecast median in band widths, see `_DISTANCES`. Also
+        return a lower bound of the p-value. Both results and ``z`` are ``[T, S]``.
         """
         reached = z[:, None] >= _DISTANCES[:, None]
         at = reached.sum(axis=1)
@@ -215,7 +215,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats, Ints32]:
-        """Return the log of the share of runs at least as long as the current run of equal values.
+        """Return the log of the share of runs at least as long as the run of equal values at each window.
 
         Also return a lower bound of the run's p-value, and the length of the run after each window. All three
         are ``[T, S]``. The logarithm is 0 outside a run, and in a series that has changed its value at most

@@ -180,7 +180,10 @@ class Block:
 
     @property
     def counts(self) -> Bools:
-        """True for the windows of a series, False for padding; ``[T, S]``, ``[T, 1]`` without padding."""
+        """A mask of the block: True at the windows of a series, False in the padding after its last window.
+
+        It is ``[T, S]``; if ``lengths`` is None, no series has padding, and it is ``[T, 1]`` and all True.
+        """
         windows = len(self.values)
         return np.arange(windows)[:, None] < (windows if self.lengths is None else self.lengths)
 

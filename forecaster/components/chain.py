@@ -81,16 +81,17 @@ def check_order(components: Sequence[Component]) -> None:
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
-    """Return the experts that the configuration names and that the ring and the window length allow.
+    """Return the experts that ``online`` names, except experts that need a longer ring or other windows.
 
-    A least-squares expert uses only the lags that fit into the ring. The weekly expert is left out
-    wherever `ring_week` is None.
+    A least-squares expert uses only the lags that fit into the ring, and is left out if no lag fits. The
+    weekly expert is left out wherever `ring_week` is None.
     """
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
     # The lags of the seasonal least-squares expert are near these numbers of seasons.
     # The 7 is for seasons of a day: seven of them are a week.
-    # If windows are months or longer, lags of 6 and 7 seasons are left out: values that old hardly help.
+    # If windows are months, quarters or years, lags of 6 and 7 seasons are left out: values that old
+    # hardly help.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)
     seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []

@@ -24,6 +24,7 @@ from forecaster.components.scores import scored_places
 # With fewer residuals, the distance is a weighted mean of the learned distance and the network's distance.
 _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
+# It counts in full while the mean is at most `_NO_UNIT` scales: a mean of 0 could not rise otherwise.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
 # A residual at most this many mean absolute residuals away from a quantile counts as partly below the
@@ -123,7 +124,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A quantile below 0.5 rises above the median only if most recent actuals were above the median.
+        # A quantile below 0.5 can rise above the median if most of the recent actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, block.with_fields(bands=bands)
@@ -224,7 +225,8 @@ class Intervals:
                 issued[t] += np.multiply(offset, size, out=learned[t])
                 after = t + 1
                 for i, a in enumerate(anchors):
-                    # Distances are due ``a`` windows after their issue: copy them for ``a`` windows at once.
+                    # No distance that is issued for anchor ``a`` is needed in the ``a - 1`` windows after its
+                    # issue, so the distances issued in ``a`` windows are copied to ``due`` in one call.
                     if after % a == 0:
                         later = due[after : after + a, i]
                         later[:] = issued[after - a : after - a + len(later), i]
@@ -232,7 +234,7 @@ class Intervals:
 
 
 class _Steps(NamedTuple):
-    """The arrays from which the offsets of the anchors are learned window by window, ``[T, A, S]`` each.
+    """The arrays that `_learn_offsets` needs to learn the quantiles' offsets, ``[T, A, S]`` each.
 
     Attributes:
         residual: NaN if missing.

@@ -27,7 +27,8 @@ _LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to
 # its changes are 0.
 _STILL = 24
 # If a series has been constant since its first value, the next `_IGNORED_CHANGES` changes are clipped to 0.
-# Two are enough: a single broken reading makes two changes (away from the level, and back), a step makes one.
+# Two are enough: a single broken reading makes two changes (away from the level, and back), and a lasting
+# shift of the level makes one.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level after clipped changes, the field ``run`` is set to
 # `_RETURNED` + `_STILL`. While ``run`` is above `_RETURNED`, a change is not clipped. Each later value
@@ -126,7 +127,10 @@ class RunningMeans:
         self.seasonal, self.own_seasons = _rows(own["seasonal"], len(values)), own["seasons"]
 
     def newest(self) -> Arrays:
-        """Return this class's fields of `Moments` after the last window: views ``[S]`` by name."""
+        """Return, by name, the fields of `Moments` that this class updates, after the last window.
+
+        Each is ``[S]``, and shares memory with an attribute of this object.
+        """
         tracks = dict(zip(_TRACKS, self.tracks[-1], strict=True))
         others = {"mean": self.mean[-1], "seasonal": self.seasonal[-1], "seasons": self.seasons[-1]}
         return tracks | others | {"variance": self.variance, "run": self.run}
@@ -201,7 +205,7 @@ class RunningMeans:
         return np.where(is_far, most, change), still & (value == self.past.last[t])
 
     def _update_scale(self, t: int, usual: Floats) -> None:
-        """Set the scale of window ``t``: the usual change; after only one value, a share of its size."""
+        """Set the scale of window ``t``: the usual change; with only one value, a share of that value."""
         self.scale[t] = usual
         if self.is_young[t]:
             prior = self.prior * np.abs(self.past.last[t + 1])

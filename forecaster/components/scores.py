@@ -79,7 +79,9 @@ class Scores:
         return own, block
 
     def _quantile_scores(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the signed median error, mean pinball loss, and 1 if the actual is in the interval, else 0.
+        """Return the signed error of the median, the mean pinball loss over the quantiles, and the coverage.
+
+        The coverage is 1 if the actual is between the outermost quantiles, else 0.
 
         Args:
             residual: ``[T, K, S]``, the actuals less the combined forecasts; NaN if missing.

@@ -17,8 +17,8 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
-# About this many values (windows of a season times windows and series of the block) are read at once,
-# to fit the cache.
+# At most this many values are read at once, so that they fit into the cache: some windows of the season, for
+# each window and series of the block. In a larger block, one window of the season is read at a time.
 _READ_AT_ONCE = 16_384
 # The shape learns from the difference between a window's deviation and the shape's value in that phase.
 # This difference is clipped to this many scales.
@@ -92,7 +92,7 @@ class Season:
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}
 
     def init(self, series: int) -> Arrays:
-        """Return the initial arrays: for each series, a seasonal shape of zeros and update counts of 0."""
+        """Return seasonal shapes and update counts of 0, or no arrays if ``season`` is 1."""
         return {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

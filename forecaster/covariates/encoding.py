@@ -98,7 +98,9 @@ class Column(Settings):
 
 
 class Features(Settings):
-    """The encoding of all covariates of a network, which is saved with the network's weights.
+    """The encoding of a network's known and static covariates, and the names of its observed covariates.
+
+    The object is saved with the network's weights.
 
     Attributes:
         calendar: periods; the phase of every window in each of them is a feature.

@@ -72,7 +72,7 @@ def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Flo
     issue row; NaN if the series has no value up to that window.
     """
     # ``row`` holds the row of the value that each forecast repeats; -1 if there is no such row.
-    # Its axes are issue row and horizon.
+    # The axes of ``row`` are issue row and horizon.
     row = windows.row_of(windows.index[rows][:, None] - back[None, :])
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
     return np.where((row >= 0)[:, None, :], values, np.nan)

@@ -90,6 +90,8 @@ def improvements(
 ) -> list[Improvement]:
     """Return the `Improvement` of each column of losses, with a percentile interval from 2,000 resamples.
 
+    The K columns are, for example, the horizons or the classes of series.
+
     Args:
         champion: ``[T, K]`` sums of the champion's losses at each issue time, in units of the error of
             seasonal naive.

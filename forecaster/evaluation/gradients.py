@@ -132,7 +132,8 @@ def _norms(network: Network, moment: Moment) -> Tensor:
             )
     finally:
         hook.remove()
-    # Series share no state, so a series' state has the same gradient for the summed loss as for its own.
+    # The loss of a series depends on no other series' state. So the gradient of the summed loss with respect
+    # to the state of a series equals the gradient of that series' own loss.
     loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()
     last, *gradients = torch.autograd.grad(loss, [head_inputs[-1], *reversed(carried)])
     norms = [last.squeeze(0).norm(dim=-1), *(g.movedim(1, 0).flatten(1).norm(dim=-1) for g in gradients)]

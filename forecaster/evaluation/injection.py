@@ -145,7 +145,7 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the values of the span plus noise of 0.5 to 1 standard deviations of the series."""
+    """Return the span plus normal noise with a standard deviation of 0.5 to 1 times ``spread``."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 
@@ -157,7 +157,10 @@ def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) 
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a function that replaces each value of a span by the value ``windows`` windows before it."""
+    """Return a function that replaces each value of a span by the value ``windows`` windows before it.
+
+    A value stays unchanged if this earlier value is missing, and a missing value stays missing.
+    """
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]

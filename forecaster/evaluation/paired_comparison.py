@@ -150,9 +150,11 @@ def compare(
     confidence: float = 0.9,
     on_windows: Callable[[int], None] = lambda windows: None,
 ) -> PairedComparison:
-    """Step both models through ``windows``; score the forecasts issued after row ``first - 1`` or later.
+    """Step both models through ``windows``; score forecasts issued from row ``first - 1`` on.
 
-    A row is the position of a window in ``windows``.
+    A row is the position of a window in ``windows``; a forecast is issued at the end of its row. Forecasts
+    issued at the last N rows are not scored, because they can reach beyond the last row; N is the shorter
+    horizon of the two models.
 
     Args:
         champion: the model in use, with its tables of covariates.

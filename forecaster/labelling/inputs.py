@@ -83,7 +83,9 @@ def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Return the new state of the input components, and the network's inputs for ``scaling="running"``.
+    """Step the components that compute the network's inputs for ``scaling="running"``.
+
+    Return the new state of the components, and the inputs.
 
     The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the
     returned one.

@@ -107,7 +107,9 @@ def build_sequences(
     """
     found = rows["label"].drop_nulls().unique().sort().to_list()
     if len(found) < 2:
-        raise DataError(f"the label column holds {_labels_found(found)}: give rows with two labels or more")
+        raise DataError(
+            f"the label column holds {_labels_found(found)}: give rows with at least 2 different labels"
+        )
     names = tuple(sorted(found, key=_sort_key))
     counted = rows.group_by("series_id").agg(pl.col("label").drop_nulls().n_unique().alias("n"))
     is_per_step = bool((counted["n"] > 1).any())

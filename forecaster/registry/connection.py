@@ -162,7 +162,7 @@ class Connection:
         return None if found is None else self._active(found)
 
     def _existing_experiment(self, experiment_id: str) -> str:
-        """Check that the experiment exists and was not deleted, and return its id ``experiment_id``.
+        """Return ``experiment_id``, after a check that this experiment exists and was not deleted.
 
         Raises:
             ModelError: no experiment has the id, or it was deleted.

@@ -67,7 +67,7 @@ def check_not_running(tag: str, folder: Path) -> None:
 
 
 def _is_dead(tag: str) -> bool:
-    """Return True if a tag's process ran in this process namespace, and is known to have ended.
+    """Return True if the process of ``tag`` ran in this process namespace, and is known to have ended.
 
     Also return True if the tag is of this boot and namespace but its process id or start time cannot be read.
     """

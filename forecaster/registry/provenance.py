@@ -34,7 +34,7 @@ def provenance() -> dict[str, str]:
 
 
 def _git_tags(folder: Path) -> dict[str, str]:
-    """Return tags with the git commit, the branch and the repository of a folder, and whether it is dirty.
+    """Return tags with the commit, branch and URL of a folder's git repository, and whether that is dirty.
 
     MLflow itself would look in the folder of the program, such as the ``bin`` of an environment, which git
     ignores. A repository is dirty if a tracked file differs from the commit.

@@ -220,7 +220,9 @@ class Run:
         self._log({"kind": "input_model"})
 
     def describe_version(self, model_name: str, text: str) -> None:
-        """Describe the version that the run registers: ``text``, and how it relates to the champion.
+        """Log a description of the version that the run registers.
+
+        The description is ``text``, and how the version relates to the champion when the entry is sent.
 
         A run that registers no version sets no description.
         """
@@ -253,7 +255,8 @@ class Run:
         """Send the unsent entries of the outbox, and end the run in MLflow with ``status``.
 
         If ``error`` reports the unsent entries of a complete run, nothing is sent and ``status`` is not used.
-        MLflow then shows the run as FAILED until its entries are sent, and after that as FINISHED.
+        If the store can be reached, MLflow then shows the run as FAILED until its entries are sent. After
+        that it shows the run as FINISHED.
 
         Args:
             status: FINISHED, FAILED or KILLED.
@@ -261,7 +264,8 @@ class Run:
         """
         if error is not None and error is self._incomplete:
             # The work is complete, but the outbox has unsent entries. The entry added here sets the
-            # run's status to FINISHED when it is sent. Until then, the store shows the run as FAILED.
+            # run's status to FINISHED when it is sent. Until then, the store shows the run as FAILED if the
+            # call of ``set_terminated`` reaches the store.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
             with suppress(Exception):  # ignore any error: the store may be unreachable

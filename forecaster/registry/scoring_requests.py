@@ -53,7 +53,11 @@ def wrap_scoring_server() -> None:
 
 
 def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap MLflow's ``answer`` in a function that reads CSV as text and reports each error in one line."""
+    """Wrap ``answer``, the function with which MLflow's server answers a request.
+
+    The returned function reads every cell of a CSV table as text, and raises each error as
+    `RequestRefused`.
+    """
 
     @wraps(answer)
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:

@@ -34,7 +34,7 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-# MLflow accepts at most this many params, and this many metrics, in one request.
+# MLflow accepts at most `_MOST_PARAMS` params and at most `_MOST_METRICS` metrics in one request.
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
@@ -213,8 +213,8 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # The registry server looks up a source models:/ID in its own store. So name this source only
-            # if this server is also the tracking server, which has the logged model.
+            # The registry server looks up a source models:/ID in its own store, but the logged model is in
+            # the tracking server's store. So use such a source only if one server is both.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}

@@ -21,8 +21,10 @@ _PROBE_TIMEOUT_S = 5.0
 def check_file(file: Path) -> None:
     """Check that an SQLite file can be created or written, and holds a complete MLflow store or nothing.
 
+    A locked or damaged SQLite file passes the check: MLflow reports the reason later.
+
     Raises:
-        ModelError: the file cannot be used, or it holds an incomplete store or anything else.
+        ModelError: the file cannot be used, or it holds an incomplete store or other data.
     """
     if not file.parent.is_dir():
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Figures of a training run, of forecasts and of their errors.
+"""Figures of training losses; of the calibration, errors and coverage of forecasts; and of latencies.
 
 They are drawn through Matplotlib's object interface, so no window opens and no figure stays in memory.
 """

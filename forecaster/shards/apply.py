@@ -103,7 +103,8 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # A separate output reports the batch as done: the loop above cannot know that an output is the last one.
+    # Yield one more output, only to report that the batch is done: while the loop above yields an output,
+    # it does not know whether another one follows.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 

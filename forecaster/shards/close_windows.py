@@ -173,7 +173,8 @@ def _close_block(
         cold_starts=forecasts.cold_starts,
         scores=add_scores(scores_of(forecasts), {} if shadow is None else scores_of(shadow)),
     )
-    # Count only windows with a forecast: whether a block includes other windows depends on where it ends.
+    # Count only windows with a forecast. Windows without a live series are skipped between blocks but not
+    # within a block, so the number of such windows that are stepped depends on where the blocks end.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))

@@ -9,7 +9,7 @@ from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 
-# These settings of ``windows`` may differ in a new model version, because they belong to the stream.
+# These settings of ``windows`` may differ in a new model version: a running stream keeps its own values.
 _NOT_COMPARED = ("allowed_lateness", "repair")
 _TRIAL_WINDOWS = 60
 

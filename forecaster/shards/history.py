@@ -131,7 +131,7 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history with new series appended to the state and the shadow's state of each `Copy`.
+        """Return this history with new series added to the states of each `Copy` (its own, its shadow's).
 
         The function ``new`` returns, for a copy, a `Copy` with only the states of the new series.
         """

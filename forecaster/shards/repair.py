@@ -33,7 +33,7 @@ from forecaster.time.aggregation import fill
 from forecaster.time.duplicates import NO_DUPLICATES, has_dropped
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # a repair steps through at most this many windows in one network call
+_WINDOWS_PER_STEP = 32  # a repair steps series again in blocks of at most this many windows
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
@@ -69,7 +69,11 @@ def _is_due(shard: Shard) -> pl.Series:
 
 
 def _next_slots(shard: Shard) -> pl.Series | None:
-    """Return the slots of the series to repair next, as many as fit one block; None if there are none."""
+    """Return the slots of the series to repair next; None if no row waits for a repair.
+
+    The number of slots is limited so that their repair takes at most `BLOCK_STEPS` series-steps (one series
+    through one window each), but at least one slot is returned.
+    """
     if shard.history is None or not len(shard.pending) or not (is_due := _is_due(shard)).any():
         return None
     assert shard.closed_through is not None
@@ -78,7 +82,7 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows of the series in ``slots``; yield each output to write, with a shard.
+    """Repair the closed windows of the series in ``slots``; yield pairs of a shard and an output to write.
 
     There is one output for each model version with revised forecasts. If no forecast is revised, there is one
     output without forecasts. Only the shard of the last output is repaired: the others are ``shard``.

@@ -79,7 +79,8 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
         if "event_id" in frame.columns:
             own = _numbered(frame).with_columns(kind=pl.lit(kind), is_new=False)
             own = own.join(events.select(_EVENT).unique(), on=_EVENT, how="semi")
-            # Rows of an earlier job (offsets below 0) count, too: they are older than any row of a partition.
+            # Include the rows of an earlier job (offsets below 0) from every partition: they are older than
+            # all rows that this job reads.
             parts.append(own.filter((pl.col("partition") == rows["partition"][0]) | (pl.col("offset") < 0)))
     return pl.concat(parts, how="diagonal").sort(*_EVENT, "is_new", "offset", maintain_order=True)
 
@@ -111,7 +112,8 @@ def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.Dat
     found = versions.filter(drops).drop(*DROPPED, strict=False).join(other, on="by", how="left")
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"by_{name}")) for name in content)
     # ``dropped_in`` and ``dropped_at`` are the partition and offset of the row that causes the drop.
-    # It is the later of the two rows: the row that counts with ``keep="last"``, else the dropped version.
+    # The later of two versions causes the drop: with ``keep="last"`` the version at ``by``, and with
+    # ``keep="first"`` the dropped version.
     place = "by_" if keep == "last" else ""
     return found.with_columns(
         dropped_in=f"{place}partition",

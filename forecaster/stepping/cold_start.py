@@ -82,7 +82,7 @@ def trajectory(
 
 
 def unroll_network(forecaster: Forecaster, state: State, values: Floats, horizon: int) -> Forecasts:
-    """Step a copy of a state through one window, and forecast the windows after it with the network alone.
+    """Step a copy of ``state`` through one window; return the network's own forecasts of later windows.
 
     The other members, stacking and intervals are not used.
     A network without a decoder repeats its last season after the horizon that it was trained for.

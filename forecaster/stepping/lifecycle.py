@@ -97,7 +97,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    # For each series, the number of the block's windows that it was already stepped through.
+    # For each series, the number of windows from ``start`` on that it was already stepped through.
     # The number is below 0 if the series was not stepped through the last window before the block.
     closed = state.clock + 1 - start
     began = live(state)
@@ -111,7 +111,10 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
 
 
 def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
-    """Raise ValueError if a series is behind: it was not stepped through the window before ``start``."""
+    """Raise ValueError if a live series was not stepped through the window before ``start``.
+
+    ``is_behind`` is True for such series.
+    """
     if is_behind.any():
         slot = min(np.flatnonzero(is_behind), key=lambda slot: state.clock[slot])
         raise ValueError(
@@ -153,8 +156,9 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    # For each series, the row of its last value in the state: negative if the value lies before the block.
-    # Below, `NEVER` replaces this row if the series has no past.
+    # For each series, the block's row of the last value that the series was already stepped through:
+    # negative if this value lies before the block.
+    # A series without a past has no such row: `NEVER` takes its place in the call of `latest_rows`.
     last_before = closed - 1 - state.silent
     latest = latest_rows(seen, np.where(has_past, last_before, NEVER))
     silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window

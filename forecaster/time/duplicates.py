@@ -1,4 +1,4 @@
-"""Find duplicates: rows that do not count, because another row has their series and time, or their event."""
+"""Find duplicates: rows that do not count, because another row has their series and their time or event."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def content_of(rows: pl.DataFrame) -> list[str]:
 
 
 def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows that count, one per observation or event, and the other rows.
+    """Return the rows that count, one for each value of the columns ``identity``, and the other rows.
 
     The other rows have the added column ``replaced_by``, see `DROPPED`.
     """
@@ -135,7 +135,8 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # Number the rows with a null in the column ``own``: sum and count must take each as a separate event.
+    # Give each row with a null in the column ``own`` a number of its own in the column ``alone``: with sum
+    # and count, such rows are never duplicates of each other.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

@@ -15,7 +15,7 @@ from schemas.errors import DataError
 
 _FEWEST_STEPS = 3
 _MANY_ROWS = 60
-# Users get a notice if successive rows are usually at least this many windows apart: 90 % of windows or more
+# Users get a notice if successive rows are usually at least this many windows apart, because many windows
 # are then empty. There is no such notice if empty windows count as 0 (``windows.empty``).
 _MANY_WINDOWS = 10
 

@@ -126,13 +126,13 @@ class TrainingBatch:
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return the weights that convert errors from the unit of a window to the average unit, at most 5.
+        """Return weights of at most 5 that convert errors from the unit of a window to the average unit.
 
         The average is over an active period. The axes are window and active period. See `Segment.weight`.
         """
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average the unit of each active period, without the windows whose next window is held out.
-        # If the next window is held out for all windows, average the unit over all of them.
+        # Average the unit of each active period over the windows before a window that is not held out.
+        # If a period has no such window, average the unit over all its windows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -166,20 +166,20 @@ class TrainingBatch:
         return per_change
 
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
-        """Return the batch rows, among a segment's ``windows``, at which the network forecasts.
+        """Return the rows of the batch at which the network forecasts: some or all of ``windows``.
 
         `segments` documents ``every`` and ``rng``.
         """
         if rng is not None:
-            # The first forecast row is random, but never the last window of the batch: that has no target.
-            # If the segment consists of that window alone, it is drawn: there is no other row.
+            # The first forecast row is random. The last window of the batch has no target, so it is not
+            # drawn, unless the segment has no other window.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
             return windows[int(rng.integers(min(every, followed))) :: every]
         newest_target = self.first_target + windows[-1] + self.ahead.shape[2] - 1
         return windows if (newest_target >= self.held_from).any() else windows[::every]
 
     def _segment(self, windows: range, rows: range, weight: Floats32, per_change: Floats) -> Segment:
-        """Return the segment of ``windows``; the network forecasts only at the windows in ``rows``."""
+        """Return the segment of ``windows``; of these, the network forecasts only at windows in ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
         # A target is held out if its own window is at or after ``held_from``, whenever it is forecast.

@@ -59,7 +59,7 @@ class ExpertInputs(NamedTuple):
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the season's shape in the windows that are ``ahead`` windows after the current one.
+        """Return the season's shape ``ahead`` windows after each window.
 
         Each window has a phase of the season, and ``shape`` holds one number per phase.
 

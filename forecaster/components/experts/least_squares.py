@@ -16,7 +16,7 @@ from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, ExpertInputs, in_scales
 from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
 
-_CLIP = 50.0  # regressors and targets are clipped to this many scales
+_CLIP = 50.0  # while weights are learned, regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the inverse is updated in parts of about this many numbers, to fit the cache
@@ -25,7 +25,7 @@ _CACHED_NUMBERS = 65_536  # the inverse is updated in parts of about this many n
 _AT_ONCE, _FEW = 16, 8_192
 # A forecast's distance from the last value is clipped to a limit, before the season's shape is added.
 # The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
-# This largest distance is a result of `_limited_distances`, which shrinks large distances.
+# `_limited_distances` computes the distances of the lagged values, and shrinks large ones.
 _ROOM = 2.0
 # The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
 _LEARNED_AT_ONCE = 2_500
@@ -116,7 +116,7 @@ class LeastSquares(Expert):
         return after
 
     def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools, after: Arrays) -> None:
-        """Learn from the windows of ``inputs``, and write into ``after`` what `learn` returns for them."""
+        """Learn from ``inputs``, and write the weights and any means after each window into ``after``."""
         # Compute regressors (distances from the previous value) and targets for all windows at once, because
         # each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
@@ -195,8 +195,8 @@ class LeastSquares(Expert):
         forgets = learns & (trace < len(x) / self.prior)
         grows = forgets * (np.float32(1.0 / self.forget) - np.float32(1.0)) + np.float32(1.0)
         if inverse.size <= _CACHED_NUMBERS and inverse.flags.c_contiguous:
-            # With few series, the last axis is short, and NumPy has a cost for each row of its operands.
-            # So merge the last two axes into longer rows.
+            # NumPy has a fixed cost for each row (the last axis) of its operands, and the rows are short if
+            # there are few series. So merge the last two axes into longer rows.
             rows = inverse.reshape(len(x), -1)
             rows -= np.repeat(gain, len(x), axis=0).reshape(rows.shape) * gain.reshape(-1)
             rows *= np.repeat(grows[None], len(x), axis=0).reshape(-1)
@@ -299,9 +299,9 @@ def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
 
 @lru_cache(maxsize=64)
 def _past_windows_read(lags: tuple[int, ...], horizon: int, at_once: int) -> list[Ints]:
-    """Return the ages, in windows, of the past values that a forecast reads, in groups of successive windows.
+    """Return how many windows ago each past value was observed that a forecast reads, in several arrays.
 
-    A group has at most ``at_once`` windows.
+    The values of one array are from consecutive windows, oldest first, at most ``at_once`` of them.
     """
     ago = np.array(sorted({lag - h for lag in lags for h in range(min(lag, horizon))})[::-1])
     runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)

@@ -1,4 +1,4 @@
-"""Experts that learn nothing: they repeat the last value, or the last value of the same seasonal phase.
+"""Experts that learn nothing: one repeats the last value, the other the last season.
 
 Letters: S series, M past windows, N horizon.
 """

@@ -19,7 +19,8 @@ from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# This number, in squared scales, is the least ridge penalty, and is added to each member's squared error.
+# This number, in squared scales, is the least ridge penalty.
+# It is also added to the decaying sum of each member's squared errors.
 # Without `_LEAST_RIDGE`, the weights would change fast as long as all changes from the last value are near 0.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
@@ -79,6 +80,7 @@ class Stacking:
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
             # In the field ``products``, the last column holds a decaying weighted sum of squared actuals.
+            # Here an actual is a change from the last value, in scales.
             "products": Field("float32", (len(anchors), members + 1)),
             # In the field ``waiting`` (stored forecasts), the last column holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),
@@ -243,7 +245,7 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Return the members' weights for each window, anchor and series, from one ridge regression for each.
+    """Return the members' weights; each window, anchor horizon and series has its own ridge regression.
 
     The weights are ``[M, ...]``. The regressions are solved by Cholesky's method.
 

@@ -162,7 +162,8 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each later layer adds its input to its output: the top output sums all layers' hidden states.
+        # Each layer after the first adds its input to its hidden state, and passes on the sum. So the
+        # output of the last layer is the sum of the hidden states of all layers.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -224,7 +225,7 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write_forecast(self, change: Tensor, block: Block) -> None:
-        """Convert forecast changes, which are in units, to values, and write these into ``out.forecast``.
+        """Convert the forecast changes from units to values, and write the values into ``out.forecast``.
 
         The median stays within the range of past values, widened for every window ahead by the trend.
         """
@@ -240,7 +241,8 @@ class Network(nn.Module):
         out += kept.sub_(middle).add_(last)
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:
-        # Swap the axes in views only: in memory the layer stays first, so the next step need not copy.
+        # Return views with the series as the first axis. In memory the layer stays the first axis, so that
+        # `_by_layer` need not copy the arrays in the next step.
         both = {"hidden": hidden, "cell": cell} if len(cell) else {"hidden": hidden}
         return {name: part.numpy().swapaxes(0, 1) for name, part in both.items()}
 
