@@ -32,7 +32,7 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A trained network with the settings that it was trained with.
+    """A network with the settings and covariates that it forecasts with.
 
     Attributes:
         network_config: the shape of the network.

@@ -22,7 +22,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 # The state holds, by series and distance, the share of values at least that far from the forecast median.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
-# P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
+# P-values are interpolated in log(1 + distance), because the gaps between large `_DISTANCES` are wide.
 # At a distance of 0, log(1 + distance) is 0, but log(distance) would be infinite.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 # A run's length is the number of successive values that equal the value before: 0 if no value repeats.
@@ -162,7 +162,7 @@ class Anomaly:
         return np.stack([middle, below, above], axis=1)
 
     def _p_values(self, own: Arrays, value: Floats, expected: Floats) -> tuple[Floats, Floats, Ints32]:
-        """Return the p-values, the log p-values without a lower bound, and the lengths of runs of equal values.
+        """Return p-values, log p-values without a lower bound, and the lengths of runs of equal values.
 
         The shares of windows and of runs are updated in place.
 
@@ -187,7 +187,8 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_values(own, z, known)
         log_run, least_run, runs = self._run_p_values(own, value)
-        # Where the p-value of the run of equal values is below 1, use twice the smaller p-value (Bonferroni).
+        # Each value has two p-values: one of its distance, and one of the run of equal values.
+        # If the run's p-value is below 1, use twice the smaller of the two (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)

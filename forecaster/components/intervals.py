@@ -196,7 +196,9 @@ class Intervals:
         return units, has_unit & known
 
     def _learn_offsets(self, offset: Floats32, steps: _Steps, issued: Floats, due: Floats) -> Floats:
-        """Update the offsets in place by window; return the learned part of the distances from the median.
+        """Update the offsets window by window, in place; return the learned part of each quantile's distance.
+
+        The distance is measured from the median. Its learned part is the offset times ``steps.size``.
 
         Args:
             offset: ``[A, Q - 1, S]``.

@@ -112,7 +112,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, block.with_fields(shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return, for each window, the value halfway through the last ``season`` windows less their mean.
+        """Subtract the mean of the last ``season`` windows from the value in their middle, for each window.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of

@@ -261,7 +261,11 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block that marks each forecast that was issued, exists for all members, and has an actual."""
+    """Return a block that marks the forecasts to score.
+
+    A forecast is scored if ``issued`` is True for its row and series, no member's forecast is NaN, and its
+    actual is not NaN.
+    """
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

@@ -57,7 +57,7 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each channel of each sequence by its own mean and standard deviation, and add flags.
+    """Standardise each channel of each sequence by its own mean and standard deviation; flag missing values.
 
     A flag is 1 for a value and 0 for a missing value, as in `scaled`.
 

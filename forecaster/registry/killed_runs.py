@@ -15,7 +15,7 @@ PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
 # Outside of containers, the process namespace always has this id in Linux.
 _OF_HOST = "pid:[4026531836]"
-# A process tag ends with the start time of the process and the unit of the start time, which is this text.
+# A process tag ends with the start time of the process and then this text, the unit of the start time.
 # Process tags of Statecast 0.1.0 end with the start time, without its unit.
 _CLOCK = "s-after-boot"
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"

@@ -42,7 +42,7 @@ class RequestRefused(MlflowException):
 
     @message.setter
     def message(self, value: str) -> None:
-        """Ignore the assigned ``value``: MLflow's server would add the data of the request to the message."""
+        """Ignore ``value``: MLflow's server assigns a longer message, which contains the request's data."""
 
 
 def wrap_scoring_server() -> None:

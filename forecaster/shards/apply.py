@@ -76,7 +76,11 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether a batch must wait for earlier rows, or for batches that announce other partitions."""
+    """Return whether a batch must wait until the shard has earlier rows, or follows more partitions.
+
+    A batch must wait if the shard lacks rows of the batch's partition before ``batch.start``, or if the shard
+    follows fewer than ``batch.partitions`` partitions.
+    """
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 

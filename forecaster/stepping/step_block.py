@@ -138,7 +138,7 @@ def _with_fields_of_caller(forecaster: Forecaster, series_ids: Sequence[str], bl
 
 
 def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
-    """Return the block with its known and static covariates.
+    """Return the block with the known and static covariates of ``series_ids`` as further fields.
 
     It is returned unchanged if the forecaster has no covariates.
     """

@@ -89,7 +89,7 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return, for each window, the last row of the block that is not later; -1 if there is none."""
+        """Return, for each given window, the row of the block's last window up to it; -1 if there is none."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
@@ -110,7 +110,7 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value before each row of a block, and before the block's end.
+    """Return, for each row of a block and for its end, the last earlier row in which each series has a value.
 
     Args:
         seen: ``[T, S]``, whether there is a value.

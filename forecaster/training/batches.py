@@ -99,7 +99,7 @@ class Fleet:
         return max(-(-windows // length), 0)
 
     def _compute_batch(self, index: Ints) -> TrainingBatch:
-        """Compute the batch of active periods at positions ``index``, aligned at their first values."""
+        """Compute the batch of the active periods ``index``; row 0 holds the first value of each period."""
         values, horizon = self.windows.values, self.network.horizon
         series, begins, ends = self.series[index], self.begins[index], self.ends[index]
         length = int((ends - begins).max())

@@ -15,7 +15,7 @@ from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
 _SHRINKAGE = 1.0  # ridge penalty of each coefficient except the constant
-# The cold-start loss is computed at every fourth of the windows at which the network forecasts.
+# Of the windows at which the network forecasts, the cold-start loss uses every fourth.
 # The forecasts in this loss use static and known features only, no value of the series.
 _EVERY = 4
 

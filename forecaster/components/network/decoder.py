@@ -1,4 +1,4 @@
-"""The decoder: it forecasts any number of windows ahead from the output of the recurrent layers.
+"""The decoder: for any number of windows ahead, it computes a correction of the forecast head's outputs.
 
 The network is an encoder-decoder (Cho et al. 2014, "Learning phrase representations using RNN
 encoder-decoder for statistical machine translation", section 2): the recurrent layers, which have read the

@@ -178,7 +178,7 @@ class Experts:
 
     @cached_property
     def _repeated_regressors(self) -> list[Ints]:
-        """For each expert that repeats a season: the row of ``x`` that is its forecast, by horizon.
+        """For each expert that repeats a season: the row of ``x`` that holds its forecast at each horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
