@@ -27,8 +27,8 @@ _TRUSTED = 40
 # It counts in full while the mean is at most `_NO_UNIT` scales: a mean of 0 could not rise otherwise.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
-# A residual at most this many mean absolute residuals away from a quantile counts as partly below the
-# quantile and partly above it.
+# A residual counts as partly below a quantile and partly above it if its distance from the quantile is
+# less than this share of the mean absolute residual.
 # Without this range, a rounding error of a forecast could move a residual to a quantile's other side.
 # The last bit of a forecast can depend on which other series are stepped in the same call. The offsets of
 # the quantiles must not depend on that.
@@ -267,7 +267,7 @@ def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
 
 
 def _neighbours(quantiles: Floats, middle: int) -> tuple[Floats | None, Floats | None]:
-    """Return the forecasts at the levels next below and next above the median; None without such a level.
+    """Return the forecasts at the next lower and next higher level than the median; None for a missing one.
 
     ``quantiles`` has one forecast array for each level, and ``middle`` is the position of the median.
     """

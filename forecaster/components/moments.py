@@ -14,7 +14,8 @@ from forecaster.arrays import Arrays, Floats
 from forecaster.components.base import Block, Field
 from forecaster.components.running_means import PlainMoments, RunningMeans
 
-# The rounding error of a value is at most about this share of the series' mean (four float64 epsilons).
+# The rounding error of a series' values is taken to be this share of the series' absolute mean: four
+# float64 epsilons.
 _ROUNDING = 2.0**-50
 # A series whose scale is at most this many rounding errors counts as constant: rounding alone may cause it.
 _CONSTANT = 16.0

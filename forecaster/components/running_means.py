@@ -180,7 +180,7 @@ class RunningMeans:
         return np.minimum(change, most), None
 
     def _clipped_change_of_constant(self, t: int, is_still: Bools, most: Floats) -> tuple[Floats, Bools]:
-        """Clip the changes of window ``t`` and update ``run``, in the case that some series may be constant.
+        """Clip the changes of window ``t`` and update ``run``, when some series have a usual change of 0.
 
         Args:
             t: row of the window.

@@ -20,8 +20,8 @@ _LONGEST = 288  # a season in the state has at most this many windows: a day of 
 # At most this many values are read at once, so that they fit into the cache: some windows of the season, for
 # each window and series of the block. In a larger block, one window of the season is read at a time.
 _READ_AT_ONCE = 16_384
-# The shape learns from the difference between a window's deviation and the shape's value in that phase.
-# This difference is clipped to this many scales.
+# The seasonal shape learns from an error: a window's deviation from the season's mean, less the shape's
+# value in the phase of that window. The error is clipped to this many scales.
 _LARGEST = 8.0
 
 

@@ -56,12 +56,15 @@ def last_values(values: Floats) -> Floats:
 
 
 def _last(horizon: int) -> Ints:
-    """Return, by horizon, how many windows before the issue row persistence reads its value: always 0."""
+    """Return how many windows before the issue row the value of persistence lies: 0 at every horizon."""
     return np.zeros(horizon, np.int64)
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    """Return, by horizon, how many windows before the issue row its phase of the season last occurred."""
+    """Return how many windows before the issue row the phase of the target window last occurred.
+
+    The target window is the window that is forecast. The result has one number for each horizon.
+    """
     return windows_ago(likely_season(config.frequency), horizon)
 
 

@@ -177,9 +177,9 @@ class _SequenceBatches:
 
 
 class _SegmentBatches:
-    """Batches for labels of steps: each batch is one segment of a group of series.
+    """Yields batches for sequences with a label per step: a batch is one segment of a group of sequences.
 
-    A group steps through its segments in order, and its state is carried over.
+    A group steps through its segments in order, and the network's state is carried from segment to segment.
     """
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:

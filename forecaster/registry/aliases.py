@@ -78,7 +78,8 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             del versions[_last_position(versions, move.after) + 1 :]
         else:  # no move to this version is recorded, so the version before it is unknown
             versions = [move.after]
-    if current not in versions:  # the move to ``current`` is not recorded: assume that it was the last move
+    if current not in versions:
+        # The move to ``current`` is not recorded: assume that it came after all recorded moves.
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None

@@ -48,7 +48,7 @@ def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
 
 
 def check_not_running(tag: str, folder: Path) -> None:
-    """Check that no other process of this host or container still writes the outbox in ``folder``.
+    """Check that no other process on this host, or in this container, still writes the outbox ``folder``.
 
     Args:
         tag: `process_tag` of the process that began the run.

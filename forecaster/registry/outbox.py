@@ -96,7 +96,7 @@ class Outbox:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return where the outbox stores the file of ``entry``; the ``kind`` of the entry is ``file``.
+        """Return the path of an entry's file in the outbox; the ``kind`` of ``entry`` must be ``file``.
 
         The folder of the outbox is created if it is missing.
         """
@@ -116,7 +116,7 @@ class Outbox:
             name = re.sub(r"[^\w.-]+", "-", self.run["name"])[:80] or "run"
             key = self.run.get("run_id", "")[:8] or secrets.token_hex(4)
             folder = self.parent.absolute() / f"{name}-{key}"
-            if folder.exists():  # it is an earlier outbox of this run: take another name
+            if folder.exists():  # an earlier outbox of this run has this name: take another
                 folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
             try:
                 durable.make_folder(folder)

@@ -266,7 +266,9 @@ class Registry:
             return runs_frame(runs_of(self._connection, limit))
 
     def models(self) -> pl.DataFrame:
-        """Return all registered versions with the metrics of their runs, by name and then newest first.
+        """Return registered versions with the metrics of their runs, sorted by name and then newest first.
+
+        At most 1000 models are read, and at most 1000 versions of each model.
 
         Returns:
             The columns of `versions`, ``description: String``, and a Float64 column for each backtest,

@@ -288,7 +288,7 @@ class Run:
         return self._incomplete
 
     def _send_now(self) -> None:
-        """Send the unsent entries, and add notices about refused, dropped and still unsent entries."""
+        """Send the unsent entries; add lines to ``notices`` about refused, dropped and still unsent ones."""
         self._sender.send(now=True)
         lines = notices(self._sender.refused, self._outbox.dropped)
         if (folder := self._outbox.folder) is not None:

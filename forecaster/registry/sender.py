@@ -144,7 +144,7 @@ class Sender:
         return True
 
     def _waits(self, entry: Entry, kept: list[Entry]) -> bool:
-        """Return whether an entry must wait for an unsent model: it concerns the model or ends the run."""
+        """Return True if ``kept`` holds an unsent model, and the entry concerns the model or ends the run."""
         follows_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
         return bool(follows_model) and any(one["kind"] == "model" for one in kept)
 

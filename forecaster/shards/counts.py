@@ -76,7 +76,7 @@ class Counts:
 
     @property
     def in_quarantine(self) -> int:
-        """Number of rejected rows that no replay of the quarantine has read again."""
+        """Number of rejected rows, less the rows that quarantine replays have read again; at least 0."""
         return max(self.rejected - self.replayed, 0)
 
     @property

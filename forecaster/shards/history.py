@@ -115,7 +115,7 @@ class History:
         if self.copies and self.copies[-1].through >= last:
             return self
         # No copy at ``last`` is possible if the state is already past ``last``.
-        # This happens, for example, if an earlier run had another ``every``.
+        # The state can be past ``last`` if, for example, an earlier run had another ``every``.
         if closed is not None and closed > last:
             return self
         before = last - every

@@ -94,7 +94,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     due, index = shard.pending.filter(is_due), slots.to_numpy().astype(np.int64)
     first_due = due.group_by("slot").agg(pl.col("window").min()).sort("slot")["window"].to_numpy()
     # Start from the newest copy of the state that was made before the window of the earliest late row.
-    # The newer copies are repaired below, so that a later repair can start from them.
+    # The copies made after it are repaired below, so that a later repair can start from them.
     at = max(i for i, copy in enumerate(history.copies) if copy.through < first_due.min())
     before = history.rows_of(slots, after=history.copies[at].through)
     dropped = due.filter(pl.col("dropped_at").is_not_null()) if has_dropped(due) else due.clear()
@@ -180,8 +180,8 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # Use `rewarm`, which re-warms the replayed series only, instead of `models.rewarm`.
         # `models.rewarm` may return a state that was prepared for the whole shard.
+        # So replace it by the function `rewarm`, which re-warms only the replayed series.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
@@ -262,9 +262,9 @@ def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
 def _revised(
     blocks: Iterable[Forecasts], first_due: Ints, history: History, index: Ints
 ) -> Iterator[Forecasts]:
-    """Yield the forecasts from each series' first late row on, one block for each model version.
+    """Yield the forecasts from each series' first late row on; join successive blocks of one model version.
 
-    A model version without such a forecast has no block.
+    Joined blocks without such a forecast are not yielded.
 
     Args:
         blocks: forecasts of the repaired series, block by block.

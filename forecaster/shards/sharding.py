@@ -37,7 +37,7 @@ class Splitter:
         self._shard_by_series = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
 
     def split(self, batch: Batch) -> dict[int, Batch]:
-        """Return the part of the batch for each shard that follows its partition, by the shard's number.
+        """Return, by shard number, a part of the batch for each shard that follows the batch's partition.
 
         Each part has the offsets and the watermark of the batch, so a shard without rows closes its windows
         at the same time as the other shards. Quarantined rows and rows outside the job's time bounds belong
@@ -208,7 +208,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Restore a pending row's original offset if the new log continues the row's partition after this offset.
+    """Restore a pending row's original offset if its partition begins at a larger offset in the new log.
 
     `_before_offset_0` had lowered these offsets below 0.
     """

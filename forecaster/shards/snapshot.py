@@ -35,8 +35,8 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-# In these columns of the table, each cell is the list of one series' rows; in `_LATE`, the list of the
-# records of its late rows.
+# Columns of a snapshot's table. In `_PENDING` and `_CLOSED`, a cell is the list of one series' rows; in
+# `_LATE`, a cell is the list of the records of one series' late rows.
 _PENDING, _CLOSED, _LATE = "pending", "closed", "late"
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""

@@ -72,8 +72,8 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step through the window in which the last live series retires. Skip the windows from there to
-            # the start of ``run``, because no series is live in them.
+            # Step up to and including the window in which the last live series retires. Skip the windows
+            # after it, up to the start of ``run``, because no series is live in them.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)

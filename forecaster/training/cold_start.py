@@ -1,4 +1,4 @@
-"""Train the network for series without values: fit level and spread to static features; compute a loss.
+"""Fit mean and standard deviation of series to static features, and compute the cold-start loss.
 
 Letters: D static features.
 """
@@ -57,7 +57,7 @@ def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor)
 
 
 def _ridge(x: Floats, y: Floats) -> Floats:
-    """Return the ridge coefficients of the constant and of each static feature, which predict ``y``.
+    """Return the coefficients of a ridge regression of ``y`` on the constant and the static features.
 
     The constant is not shrunk. If no feature has an effect, the prediction is the mean.
     """

@@ -137,10 +137,10 @@ def _rows(
 
 
 def _weight_of_logs(batch: TrainingBatch) -> Floats32:
-    """Return the weights of the regression in logarithms, by window (row) and active period (column).
+    """Return the weight that each window (row) of an active period (column) has in the fit in logarithms.
 
-    The weight of an active period is 1 over its mean absolute change of logarithms from season to season. It
-    is 0 if the period has no such change.
+    All windows of an active period have the same weight: 1 over the period's mean absolute change of
+    logarithms from season to season. The weight is 0 if the period has no such change.
     """
     values, season = batch.block.values, batch.season
     is_learned = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from

@@ -20,7 +20,7 @@ _CLIP = 50.0  # while weights are learned, regressors and targets are clipped to
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the inverse is updated in parts of about this many numbers, to fit the cache
-# A forecast reads past windows in groups of `_AT_ONCE`, so that the new arrays of a group fit the cache.
+# A forecast reads past windows in groups of `_AT_ONCE`: the arrays computed for one group fit the cache.
 # A group has more windows if they hold at most `_FEW` values together, as with few series.
 _AT_ONCE, _FEW = 16, 8_192
 # A forecast's distance from the last value is clipped to a limit, before the season's shape is added.

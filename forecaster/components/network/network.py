@@ -304,9 +304,10 @@ class Network(nn.Module):
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
-    """Return the ``K`` numbers of ``array`` for each series in its last window; later windows are padding.
+    """Return, for each series, the ``K`` numbers that ``array`` holds for the last window of the series.
 
-    ``array`` is ``[K, T, S]``, the result ``[S, K]``.
+    ``array`` is ``[K, T, S]``, the result ``[S, K]``. ``lengths`` is the number of windows of each series;
+    later windows are padding. If it is None, there is no padding.
     """
     if lengths is None:
         return array[:, -1].T.copy()

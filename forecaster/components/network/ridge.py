@@ -186,7 +186,7 @@ class Experts:
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
         # A lag of 0 is the last value itself. For such a lag, and for a lag without a regressor, the expert
         # forecasts a change of 0 from the last value.
-        # The change of 0 is read from row ``count`` of ``x``, which is 0 in all windows.
+        # So such a lag gets the index ``count``: row ``count`` of ``x`` is 0 for every window and series.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
