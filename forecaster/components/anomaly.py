@@ -56,7 +56,8 @@ _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # A share of windows is averaged over about `_MEMORY` / ``rate`` windows, a share of runs of equal values
 # over the same number of such runs.
-# ``rate`` is the wanted number of alarms per window, so these windows should have about `_MEMORY` alarms.
+# ``rate`` is the wanted number of alarms per window, so `_MEMORY` alarms are wanted in `_MEMORY` / ``rate``
+# windows.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
 # Over far more windows, each update of a share would be so small that float32 rounding could remove it.

@@ -67,10 +67,10 @@ def check_file(file: Path) -> None:
 
 
 def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
-    """Return whether an SQLite file holds nothing, an incomplete store, another database, or a store.
+    """Return what an SQLite file holds: nothing, half a store, another database, or a complete store.
 
-    An incomplete store has no experiment yet: MLflow first creates tables, then migrates them one by one, and
-    adds an experiment last.
+    A missing file holds nothing, and a locked or damaged file counts as a complete store. Half a store has no
+    experiment yet: MLflow first creates tables, then migrates them one by one, and adds an experiment last.
     """
     if not file.is_file() or not file.stat().st_size:
         return "nothing"

@@ -61,9 +61,9 @@ class Copy:
     shadow: State | None = None
 
     def of(self, change: Callable[[State], State]) -> Copy:
-        """Call ``change`` with the state, and with the shadow's state if there is one; return both results.
+        """Call ``change`` with the state, and with the shadow's state if there is one.
 
-        They are returned as a `Copy` after the same window.
+        Return the results as a `Copy` after the same window; its shadow is None if this copy has no shadow.
         """
         return Copy(self.through, change(self.state), None if self.shadow is None else change(self.shadow))
 

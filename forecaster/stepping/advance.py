@@ -35,7 +35,7 @@ _CALL_SERIES = 2_500
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
-    """Step every series through a block of windows; return the new state and the forecasts issued at each.
+    """Step every series through a block of windows; return the new state and the forecasts issued in it.
 
     A series of the state that has no value in a window is stepped with a missing value. A series that the
     state does not hold begins at its first value. Windows between a series' clock and the start of ``window``

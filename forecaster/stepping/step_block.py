@@ -22,7 +22,8 @@ from forecaster.stepping.lifecycle import Plan
 _CALL_STEPS = 10_000
 
 # If at least this share of the slots must be stepped, and no series is ahead of the block, step all slots.
-# To copy the arrays of the slots that must be stepped would take longer than to step the other slots too.
+# The alternative is to copy the arrays of the slots that must be stepped, and to step the copies. From this
+# share on, making the copies would take longer than stepping the other slots too.
 _MOSTLY = 0.9
 
 

@@ -83,7 +83,7 @@ class Fleet:
         return self._cached[number]
 
     def steps(self, length: int) -> int:
-        """Return the number of training steps in an epoch: one for each segment with a target not held out.
+        """Return the number of training steps in an epoch: one per segment that has a target not held out.
 
         A segment has ``length`` windows. The segments of all batches count.
         """

@@ -39,7 +39,7 @@ def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tens
 
 @dataclass(frozen=True)
 class HorizonWeights:
-    """A weight for the errors at each horizon: one array for training, one for the skill in validation.
+    """Two weights for each horizon: one for the training loss, one for the skill in validation.
 
     Attributes:
         learned: weights in training, which are larger where the errors of the linear part are smaller.

@@ -246,7 +246,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # ``values[row]`` is for the window directly before horizon ``h + 1``
+            row = longest + h  # ``values[row]`` belongs to the window before the one that ``after`` is for
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:

@@ -305,7 +305,7 @@ def _clip_to_members(combined: Floats32, changes: Sequence[Floats32]) -> None:
 
 
 def _copy_members(block: Block, changes: Sequence[Floats32]) -> None:
-    """Copy the members' and the network's forecasts into ``block.out``, unless its ``members`` is empty."""
+    """Fill ``members`` and ``network`` of ``block.out``; do nothing if ``block.out.members`` is empty."""
     if len(block.out.members):
         block.out.network[:] = block.out.forecast
         for row, change in zip(block.out.members, changes, strict=True):

@@ -88,7 +88,7 @@ def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
 def input_components(
     config: NetworkConfig, freq: Frequency, prior: float = 0.0, reach: int = 0
 ) -> tuple[Component, ...]:
-    """Return the components whose fields the network's inputs are computed from: the ring and the moments.
+    """Return the ring and the moments: `block_inputs` computes the network's inputs from their fields.
 
     Args:
         config: half-life, ring and lags.

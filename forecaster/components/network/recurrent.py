@@ -34,7 +34,7 @@ class Recurrent(nn.ModuleList):
     def forward(
         self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Step every series through every window; see `Network.forward` for the arguments.
+        """Step each series through its windows, not through padding; see `Network.forward` for the arguments.
 
         Returns:
             The output of the last layer ``[T, S, H]``, then the hidden and cell state of each series after
