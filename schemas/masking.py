@@ -1,4 +1,4 @@
-"""Replace user names, passwords and tokens in text by ``***``.
+"""Replace logins and the values of secret parameters in the URLs of a text by ``***``.
 
 This module must not import pydantic, because every command would then import it and start later:
 `schemas.errors` imports this module, and every module imports `schemas.errors`.
@@ -24,7 +24,7 @@ _SECRET_QUERY = re.compile(
 
 
 def masked(text: str) -> str:
-    """Replace user names, passwords and secret parameters in the URLs of a text by ``***``.
+    """Replace logins and the values of secret parameters in the URLs of a text by ``***``.
 
     A parameter is secret if its name contains a word such as ``token``; only its value is replaced.
     """

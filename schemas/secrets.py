@@ -12,9 +12,9 @@ from schemas.masking import MASK, masked
 
 
 class SecretUrl(SecretStr):
-    """A URL that may contain a user name, a password or a token.
+    """A URL that may contain a login or secret parameters.
 
-    Its text shows ``***`` in place of each of these (see `masked`).
+    Its text shows ``***`` in place of the login and of the values of secret parameters (see `masked`).
     """
 
     def _display(self) -> str:
@@ -22,7 +22,7 @@ class SecretUrl(SecretStr):
 
     @property
     def is_secret(self) -> bool:
-        """Return True if the URL contains a user name, a password or a token."""
+        """Return True if ``str`` hides a part of the URL: the login or the value of a secret parameter."""
         return str(self) != self.get_secret_value()
 
 

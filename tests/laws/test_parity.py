@@ -58,7 +58,7 @@ class JobsOfFile(NamedTuple):
     others: dict[str, Outputs]
 
     def scale(self) -> dict[str, float]:
-        """Return the scale of each series (see `tests.fleets.scales`), computed from the rows."""
+        """Return `tests.fleets.scales` of the windows to which the valid rows are aggregated."""
         good, _ = observations.validate(self.raw)
         config = self.model.window_config
         return scales(aggregate(good, config).windows, config.empty)

@@ -162,7 +162,7 @@ def test_the_commit_of_the_working_folder_is_logged_as_a_tag(tmp_path: Path) -> 
     assert provenance._git_tags(tmp_path)["mlflow.source.git.dirty"] == "true"
 
 
-def test_a_training_on_unreadable_data_is_a_failed_run(
+def test_unusable_training_data_gives_failed_run_in_existing_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipelines.cli.app import run as run_command
