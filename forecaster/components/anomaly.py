@@ -26,8 +26,7 @@ _FARTHEST = 1e6
 # At a distance of 0, log(1 + distance) is 0, but log(distance) would be infinite.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 # A run's length is the number of successive values that equal the value before: 0 if no value repeats.
-# For each series and each length in `_RUNS`, the state holds the share of the series' runs that are
-# at least this long.
+# The state holds, by series and length in `_RUNS`, the share of runs of equal values at least this long.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {

@@ -123,8 +123,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # Add a zero to the hidden state, and take the gradient with respect to the zero: it is the same
-            # as the gradient with respect to the hidden state.
+            # The gradient with respect to the hidden state is taken with respect to a zero added to it.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def is_registered(connection: Connection, reference: Reference) -> bool:
-    """Return True if the store has the model or run that the reference names.
+    """Return True if the store has the run, or any version of the model, that the reference names.
 
     Return False if the reference can only mean a folder, or the store does not exist.
     """

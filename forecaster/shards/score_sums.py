@@ -49,17 +49,17 @@ class ScoreSums(NamedTuple):
 
     @property
     def mase(self) -> float | None:
-        """Mean absolute error of median forecasts, in the series' units; None if no forecast was scored."""
+        """Mean absolute error of median forecasts, divided by each series' unit; None if no forecast was scored."""
         return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
     def bias(self) -> float | None:
-        """Mean of actual less median forecast, in the series' units; None if no forecast was scored."""
+        """Mean of actual less median forecast, divided by each series' unit; None if no forecast was scored."""
         return self.signed / PARTS / self.scored if self.scored else None
 
     @property
     def pinball_loss(self) -> float | None:
-        """Mean pinball loss, in the series' units; None if no scored forecast has an interval."""
+        """Mean pinball loss, divided by each series' unit; None if no scored forecast has an interval."""
         return self.pinball / PARTS / self.intervals if self.intervals else None
 
     @property

@@ -28,7 +28,7 @@ _MONTH_S = 2_629_746  # an average month has this many seconds: 400 years are 14
 _LONGEST_MONTHS = 1200
 _LEAST_US = -(1 << 62)
 DAY_S, WEEK_S = 86_400, 604_800
-# The week begins with Thursday here, because 1970-01-01, day 0 of the times, was a Thursday.
+# The index of a weekday is the number of days from 1970-01-01, a Thursday, to the first such weekday.
 WEEKDAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")
 _WEEK = re.compile(rf"(\d+)w-({'|'.join(WEEKDAYS)})")
 _ALIAS = re.compile(r"(\d*)([A-Za-z]+)(?:-([A-Za-z]{3}))?")

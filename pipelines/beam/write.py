@@ -26,9 +26,9 @@ _DIGITS = 20  # number of hex digits of the digest in a file's name: 80 bits, so
 
 @dataclass
 class WriteForecasts(beam.PTransform[Any, Any]):
-    """Write frames of forecasts as files under ``LOCATION/forecasts``, and emit the name of each file.
+    """Write frames of forecasts as files under ``LOCATION/forecasts``, and emit the path of each file.
 
-    The name has the first and the last issue time, the model version, the revision, and a digest of the
+    A file name has the first and last issue time, the model version, the revision, and a digest of the
     identities of the forecasts: ``(series_id, issued_at, model_version, revision)``. A rerun that cuts the
     forecasts into other frames, as with another number of shards, writes other names beside the first ones;
     `pipelines.read_forecasts` then returns each forecast once.
@@ -55,16 +55,16 @@ class WriteForecasts(beam.PTransform[Any, Any]):
     format: Format = "parquet"
 
     def expand(self, frames: Any) -> Any:
-        """Write frames as files, and return their names: ``PCollection[DataFrame] -> PCollection[str]``."""
+        """Write frames as files, and return their paths: ``PCollection[DataFrame] -> PCollection[str]``."""
         write = _WriteForecasts(_folder(self.location, FORECASTS), self.format)
         return frames | beam.ParDo(write).with_output_types(str)
 
 
 @dataclass
 class WriteQuarantine(beam.PTransform[Any, Any]):
-    """Write frames of rejected rows as files under ``LOCATION/quarantine``, and emit the name of each file.
+    """Write frames of rejected rows as files under ``LOCATION/quarantine``, and emit the path of each file.
 
-    The name is a digest of the rows, ``file`` and ``row`` included. Give rows these two columns, as
+    A file name is a digest of the rows, ``file`` and ``row`` included. Give rows these two columns, as
     `pipelines.ReadLog` does: without them, two frames of equal rejected rows have the same name, and one of
     the two is kept.
 
@@ -88,7 +88,7 @@ class WriteQuarantine(beam.PTransform[Any, Any]):
     location: Location | str
 
     def expand(self, frames: Any) -> Any:
-        """Write frames as files, and return their names: ``PCollection[DataFrame] -> PCollection[str]``."""
+        """Write frames as files, and return their paths: ``PCollection[DataFrame] -> PCollection[str]``."""
         write = _WriteQuarantine(_folder(self.location, QUARANTINE))
         return frames | beam.ParDo(write).with_output_types(str)
 

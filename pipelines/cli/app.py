@@ -1,4 +1,7 @@
-"""Register all commands of ``statecast``, and convert each error to one line and an exit code."""
+"""Register all commands of ``statecast``, and convert errors to one line and an exit code.
+
+For a bug, a stack trace is printed instead if STATECAST_LOG turns logging on.
+"""
 
 from __future__ import annotations
 

@@ -91,7 +91,10 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """Check that each package that Statecast requires is installed, and report its version."""
+    """Check that each package that Statecast requires is installed, and report its version.
+
+    If Statecast itself is not installed but imported from a checkout, only its main packages are checked.
+    """
     for name in _required():
         try:
             yield Check(name, True, version(name))

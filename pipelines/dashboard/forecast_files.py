@@ -163,7 +163,7 @@ def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
 
 
 def _last_written_first(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Return forecast files of one window, the one written last first, because it replaces the others.
+    """Sort forecast files by their time of writing, latest first: a later file replaces the earlier ones.
 
     Object stores give whole seconds. Of files of one second, a later late row gives the later revision.
     """

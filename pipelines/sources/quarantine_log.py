@@ -145,7 +145,7 @@ def _cells_of(raw: pl.Series, how: Input) -> pl.DataFrame:
 
 
 def _corrected(raw: pl.DataFrame, how: Input) -> pl.DataFrame:
-    """Convert cells of raw rows by the settings ``how``.
+    """Return raw rows with their cells converted as the input settings ``how`` require.
 
     A number with the decimal sign of the settings gets a decimal point. Null texts and codes of missing
     values become null.
@@ -213,8 +213,8 @@ class QuarantineLog:
             stop = min((at // _BATCH_ROWS + 1) * _BATCH_ROWS, count)
             yield self.again.batch(self.partition, self.first, at, stop)
             return
-        # Only the last batch, without rows, moves the offset past ``count``. It comes after the closing
-        # batch, so a job that was killed before it yields the closing batch again when it resumes.
+        # Only the last batch, which has no rows, moves the offset past ``count``. It comes after the closing
+        # batch. So if a job is killed before the last batch, the resumed job gets the closing batch again.
         if self.closing is not None:
             yield self.closing
         yield self.again.batch(self.partition, self.first, count, count + 1)

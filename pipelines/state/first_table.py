@@ -126,9 +126,9 @@ def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> boo
 
 
 def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
-    """Return the shards of a table; raise DataError if they do not fit a topic that is keyed by series.
+    """Return the shards of a state table, for a job that reads a topic with ``kafka.keyed = true``.
 
-    The table must be keyed too, and have exactly ``shards`` shards.
+    The table must be of such a topic too, and have exactly ``shards`` shards.
 
     Raises:
         DataError: the table is not of a keyed topic, or has another number of shards.
@@ -140,7 +140,7 @@ def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
         )
     if len(table.shards) == shards:
         return table.shards
-    # `reshard` raises DataError for a keyed table, because its series cannot move to other shards.
+    # For the table of a topic keyed by series, this always raises DataError: partitions decide the shards.
     return reshard(table.shards, shards)
 
 

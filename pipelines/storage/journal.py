@@ -25,7 +25,7 @@ _MERGED: Final = "merged_through"
 
 
 class Journal:
-    """A file of records with checksums, one per line, to which one process appends records.
+    """A file to which one process appends records, one record with its checksum per line.
 
     A crash during `add` may leave an incomplete last line. Nothing depends on this line, because `add` has
     not returned. So opening the journal removes the line.
@@ -112,7 +112,7 @@ class Journal:
 
 
 def _merged_through(path: Location) -> int:
-    """Return the number of the last small object that was merged into a journal's file; 0 without one."""
+    """Return the number of the last small object that was merged into a journal's file; 0 if none was."""
     with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
         return int(unseal(file.readline()).get(_MERGED, 0))
     return 0

@@ -71,7 +71,11 @@ def read_header(path: Path, file: BinaryIO) -> Header:
 
 
 def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """Read on while a quoted cell of the header is open; return the header's last line number and bytes."""
+    """Add the next lines to the header while a quoted cell of the header is open.
+
+    Returns:
+        The number of the header's last line, and the bytes of the whole header.
+    """
     last, whole = lines, line
     while _OPEN.search(_QUOTED_BYTES.sub(b"", whole)):
         last, more = next(rest, (last, b""))

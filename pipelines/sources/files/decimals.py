@@ -78,8 +78,8 @@ class Decimals:
         """
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        # An ambiguous cell of an earlier frame, such as 1.234, which is 1234 in a file with decimal commas.
-        # "" if there was none.
+        # A cell of an earlier frame such as 1.234: its value is 1234 if the file has decimal commas. It is
+        # kept for the error that is raised if a later cell shows decimal commas. "" if there was none.
         self._ambiguous_cell = ""
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
@@ -166,7 +166,7 @@ def _first(columns: Iterable[pl.Series], pattern: str) -> str:
 
 
 def _are_thousands(columns: Iterable[pl.Series]) -> bool:
-    """Return whether the absolute value of every number without separators is less than 1,000.
+    """Return True if each whole number without a separator of thousands has an absolute value below 1,000.
 
     If so, ``1.234`` may mean 1,234: the cells have no larger number without a separator of thousands.
     """

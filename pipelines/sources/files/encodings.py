@@ -19,7 +19,7 @@ _WINDOWS = "cp1252"  # also reads Latin-1: Windows-1252 includes the printable c
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters that text does not contain
 _NEAR_BYTES = 1 << 16  # this many bytes from the deciding line on are searched for control characters
-_LONGEST_BYTES = 8 << 20  # after so many bytes of the deciding line, do not wait for its end
+_LONGEST_BYTES = 8 << 20  # If the deciding line is longer, its encoding is detected before its end is read.
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:

@@ -50,7 +50,7 @@ def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
     yield from first_sheet(path).select(names).iter_slices(rows)
 
 
-@lru_cache(maxsize=1)  # a job reads a sheet twice: to check the file, and to get its rows
+@lru_cache(maxsize=1)  # a job needs a sheet several times: to check the file, and to get its rows
 def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
     with _reading(path):
         # Find the type of a column from all its cells: with a type from the first cells only,

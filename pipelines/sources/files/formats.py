@@ -40,7 +40,11 @@ _PACKING_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfi
 
 
 def column_names(path: Path, encoding: str = "auto") -> list[str]:
-    """Return the names of a file's columns; in CSV and Excel, ``(unnamed 3)`` if column 3 has no name."""
+    """Return the column names of a file; for JSON lines, only the keys in the first lines of the file.
+
+    In CSV and Excel, the third column is called ``(unnamed 3)`` if it has no name. `late_keys` returns the
+    other keys of a JSON lines file.
+    """
     kind = kind_of(path)
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: is empty")

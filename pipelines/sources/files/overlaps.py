@@ -189,7 +189,7 @@ def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
 def _rows_of(
     file: WideFile, others: Sequence[WideFile], read: ReadRows, turn: tuple[int, int]
 ) -> pl.DataFrame:
-    """Return the values of a file to compare with other files in one pass: one for each series and time.
+    """Return the values of a file that one pass compares with other files: one for each series and time.
 
     If a series has several values at one time, the last one is returned. ``turn`` is the number of the pass
     and the number of all passes; each pass compares different times.

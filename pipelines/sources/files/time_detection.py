@@ -51,7 +51,7 @@ _FEW = 100
 def needs_format(head: pl.Series) -> bool:
     """Return whether none of the first times of a column can be read without a format."""
     first = cells.times(head.head(1))
-    if first.null_count() < len(first):  # a fast check, because usually the first cell can be read
+    if first.null_count() < len(first):  # usually the first cell can be read, so no other is checked
         return False
     known = head.filter(cells.given(head))
     return not known.is_empty() and bool(cells.times(known).is_null().all())

@@ -207,7 +207,8 @@ class TopicConsumer:
         low, high = self.range_of(partition)
         return (
             f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,} now, and not the next "
-            f"one to read ({error.str()}): start again in another output folder, with --state from this one"
+            f"one to read ({error.str()}): start again in another output folder, with --state "
+            "and the folder state of this output folder"
         )
 
     def _data_error(self, error: Any) -> Exception:

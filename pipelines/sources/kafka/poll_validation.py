@@ -48,7 +48,7 @@ class PollValidation:
             yield (
                 number,
                 PolledRows(
-                    # ``end`` may be greater than the last message's offset:
+                    # ``end`` may be greater than the offset after the last message:
                     # Kafka's markers of transactions have offsets, but are not messages.
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),

@@ -65,7 +65,7 @@ class PolledMessages:
 
 
 class Judge:
-    """Finds the clock with which the time of a row is compared, to decide whether it is in the future.
+    """Finds, for each row, the clock that decides whether the time of the row is in the future.
 
     A row is in the future if it is more than ``max_future_s`` later than the earlier of two clocks: the
     timestamp of its message, and the stored clock of its offset, which is the wall clock of an earlier poll.

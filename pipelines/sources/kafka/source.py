@@ -101,6 +101,6 @@ class KafkaSource(KafkaTopic):
         if place is not None and not low <= place.offset <= high:
             raise DataError(
                 f"{self.topic}/{partition}: the broker has the offsets {low:,} to {high:,}, but the job "
-                f"resumes from {place.offset:,}: start again in another output folder, with --state from "
-                "this one"
+                f"resumes from {place.offset:,}: start again in another output folder, with --state and "
+                "the folder state of this output folder"
             )
