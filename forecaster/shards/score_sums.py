@@ -49,12 +49,12 @@ class ScoreSums(NamedTuple):
 
     @property
     def mase(self) -> float | None:
-        """Mean absolute error of median forecasts, divided by each series' unit; None if no forecast was scored."""
+        """Mean absolute error of medians, divided by each series' unit; None if no forecast was scored."""
         return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
     def bias(self) -> float | None:
-        """Mean of actual less median forecast, divided by each series' unit; None if no forecast was scored."""
+        """Mean of actual less median, divided by each series' unit; None if no forecast was scored."""
         return self.signed / PARTS / self.scored if self.scored else None
 
     @property
