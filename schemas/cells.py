@@ -61,7 +61,7 @@ def numbers(cells: pl.Series) -> pl.Series:
         return cells.cast(pl.Float64, strict=False)
     words = text(cells)
     read = words.cast(pl.Float64, strict=False)
-    # Usually every text is a number without blanks around it, and the slower second parse is not needed.
+    # If any text cannot be parsed, all texts are parsed again without the blanks around them (slower).
     if read.null_count() == words.null_count():
         return read
     return words.str.strip_chars().cast(pl.Float64, strict=False)

@@ -63,8 +63,8 @@ _MEMORY = 20.0
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band, from the forecast median to an outer quantile, is at least this many scales wide.
 # Without this limit, the band of a series whose values are mostly equal would have no width.
-# `_LEAST_BAND` is not 0.1: a value one scale from the median would be 10 bands away. This is one of
-# `_DISTANCES`, and rounding would decide whether the value reaches the distance of 10 bands.
+# `_LEAST_BAND` is not 0.1, to avoid ties: a value one scale from the median would be exactly 10 bands
+# away, one of `_DISTANCES`, and rounding would decide whether it reaches that distance.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15

@@ -227,8 +227,8 @@ class Intervals:
                 issued[t] += np.multiply(offset, size, out=learned[t])
                 after = t + 1
                 for i, a in enumerate(anchors):
-                    # No distance that is issued for anchor ``a`` is needed in the ``a - 1`` windows after its
-                    # issue, so the distances issued in ``a`` windows are copied to ``due`` in one call.
+                    # A distance issued for anchor horizon ``a`` is read ``a`` windows after its issue, not before,
+                    # so the distances issued in ``a`` windows are copied to ``due`` in one call.
                     if after % a == 0:
                         later = due[after : after + a, i]
                         later[:] = issued[after - a : after - a + len(later), i]

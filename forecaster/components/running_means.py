@@ -27,8 +27,8 @@ _LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to
 # its changes are 0.
 _STILL = 24
 # If a series has been constant since its first value, the next `_IGNORED_CHANGES` changes are clipped to 0.
-# Two are enough: a single broken reading makes two changes (away from the level, and back), and a lasting
-# shift of the level makes one.
+# Two clipped changes are enough to ignore a single broken reading, which makes two changes (away from the
+# level, and back), or a lasting shift of the level, which makes one.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level after clipped changes, the field ``run`` is set to
 # `_RETURNED` + `_STILL`. While ``run`` is above `_RETURNED`, a change is not clipped. Each later value

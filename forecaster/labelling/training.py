@@ -189,7 +189,8 @@ class _SegmentBatches:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # For each part, the index after its last step: `batches` computes no later steps.
+        # For training and for validation: the index after the last step that belongs to it in any sequence.
+        # `batches` computes no later steps.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }

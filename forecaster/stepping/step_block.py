@@ -108,7 +108,7 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
 
 
 def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the series that begin, or begin again, after the first window of ``piece``.
+    """Step the series that begin, or begin again after they retired, after the first window of ``piece``.
 
     Each series is shifted so that its first value is in row 0, and one call steps all of these series.
     """
