@@ -180,7 +180,7 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Convert an Arrow cell to text: text, integers, floats and Booleans alone, other values after their type.
+    """Convert an Arrow cell to text: text, numbers and Booleans alone, other values after their type.
 
     Any other value is written as the Arrow type, a blank, and the value as JSON. If Python cannot read the
     value, only the type is written.

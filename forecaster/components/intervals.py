@@ -227,7 +227,7 @@ class Intervals:
                 issued[t] += np.multiply(offset, size, out=learned[t])
                 after = t + 1
                 for i, a in enumerate(anchors):
-                    # A distance issued for anchor horizon ``a`` is read ``a`` windows after its issue, not before,
+                    # A distance issued for anchor horizon ``a`` is read ``a`` windows later, not before,
                     # so the distances issued in ``a`` windows are copied to ``due`` in one call.
                     if after % a == 0:
                         later = due[after : after + a, i]

@@ -70,7 +70,7 @@ class Windows:
         return self.index[~np.isnan(self.values).all(axis=1)]
 
     def between(self, start: int, stop: int) -> Windows:
-        """Return a block with the windows in ``[start, stop)``; the bounds may lie outside this block."""
+        """Return a block of this block's windows in ``[start, stop)``; the bounds may lie outside it."""
         first, last = np.searchsorted(self.index, [start, stop]).tolist()
         part = self.rows(first, last)
         return part if len(part.values) else replace(part, start=max(start, self.start))
