@@ -226,7 +226,7 @@ def _layout(state: State) -> dict[tuple[str, str], Any]:
 
 
 def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
-    """Return the rows of each series that come after its last gap of more than ``max_gap`` windows.
+    """Return the rows of each series that follow its last gap of more than ``max_gap`` windows.
 
     The series begins anew after such a gap, so earlier rows do not change the last forecast. All rows of a
     series without such a gap are returned.

@@ -29,7 +29,7 @@ def send_request(url: str, path: str, user_info: str = "", body: dict[str, Any] 
 
     Raises:
         KeyError: the registry has no such resource (status 404).
-        DataError: the registry cannot be reached, or answers with another error.
+        DataError: the registry cannot be reached, or answers with another error or without JSON.
     """
     data = None if body is None else json.dumps(body).encode()
     public, login = split_login(url.rstrip("/"))

@@ -34,7 +34,7 @@ def raise_alarms(own: Arrays, log_p: Floats, run: Ints32, rate: float) -> Floats
         rate: wanted alarms per window with a value.
 
     Returns:
-        ``[T, S]``: 1 for an alarm, 0 for no alarm, NaN where there is no p-value.
+        ``[T, S]``: 1 for an alarm, 0 for no alarm, NaN without a p-value.
     """
     known, log_rate = ~np.isnan(log_p), math.log(rate)
     most_budget = (math.log(max(_MOST, min(3.0 * rate, 0.95))) - log_rate) / _STEP

@@ -15,7 +15,7 @@ from forecaster.labelling.config import Scaling
 from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
-"""Settings of the inputs for scaling "running": those of the forecasting network, with lags and calendar."""
+"""Settings of the inputs for scaling "running", as in the forecasting network, with lags and calendar."""
 # A step counts as a window of one second. The season of such windows, one day, is longer than the ring.
 # So the inputs use no season.
 _STEP = Frequency(1)

@@ -68,7 +68,7 @@ class ScoreSums(NamedTuple):
         return self.inside / self.intervals if self.intervals else None
 
     def measures(self) -> dict[str, float]:
-        """Return ``mase``, ``bias``, ``pinball`` and ``coverage`` by name, without those that are None."""
+        """Return ``mase``, ``bias``, ``pinball`` and ``coverage`` by name; values of None are left out."""
         named = {
             "mase": self.mase,
             "bias": self.bias,

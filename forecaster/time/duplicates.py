@@ -123,7 +123,7 @@ def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[p
 def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
     """Return the names of the columns that identify an observation or event, and the rows with these columns.
 
-    The column ``alone`` is added where it is needed. There are no names if every row counts as an event.
+    The column ``alone`` is added if it is needed. There are no names if every row counts as an event.
     """
     has_events = "event_id" in rows.columns
     if config.aggregate not in EVENTS:

@@ -1,4 +1,4 @@
-"""The weights that a training starts from: those of a model, or random ones with a fitted linear part."""
+"""The first weights of a training: the weights of a model, or random weights with a fitted linear part."""
 
 from __future__ import annotations
 

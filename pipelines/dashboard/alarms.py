@@ -88,7 +88,7 @@ class AlarmReader:
 
 
 def _in_reading_order(newest_first: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield all forecast files; a file of first forecasts comes after all files that may revise it.
+    """Yield all forecast files; a file of first forecasts follows all files that may revise it.
 
     Files of first forecasts come newest first, and so do files of revised forecasts. So a first forecast is
     never read without its revisions, which may have cleared its alarm.

@@ -61,7 +61,7 @@ def input_count(config: NetworkConfig, covariates: int = 0) -> int:
 
 
 def with_covariates(x: Floats32, block: Block) -> Floats32:
-    """Return the inputs ``x`` of the network, extended by the inputs that come from covariates.
+    """Return the inputs ``x`` of the network, extended by the inputs that are computed from covariates.
 
     ``x`` is ``[T, S, F]``, float32. The result is ``[T, S, F + C + D + I]``: the F inputs, the C known and D
     static features, and the I inputs computed from observed covariates.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -16,8 +16,10 @@ from pipelines.sources.messages.field_names import Names
 def json_decoder(names: Names) -> Decoder:
     """Return a decoder of JSON objects; all cells are text, and lists and objects are JSON text.
 
-    All messages of a poll are read at once. If this fails, for example because of NaN, the messages that
-    cannot be read are found by halving. So the rows of a message do not depend on the other messages.
+    All messages of a poll are read at once. If this fails, for example because of NaN, messages that are no
+    JSON object are left out, and NaN is replaced by text. If Polars cannot read the rest either, the decoder
+    raises ValueError, and `decoded` halves the messages. So each message gives the same rows alone and beside
+    others.
     """
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
@@ -30,7 +32,12 @@ def json_decoder(names: Names) -> Decoder:
         objects = [_as_object(value) for value in values]
         bad = [place for place in places if objects[place] is None]
         good = [place for place in places if objects[place] is not None]
-        return [*_read_halves([value or b"" for value in objects], good, names), _problems(values, bad)]
+        frame = _read_together([value or b"" for value in objects], good, names) if good else None
+        if frame is not None:
+            return [frame, _problems(values, bad)]
+        if good and len(values) > 1:
+            raise ValueError("Polars cannot read one of the messages")  # `decoded` halves the messages then
+        return [_problems(values, places)]
 
     return decode
 
@@ -55,21 +62,6 @@ def _read_together(values: Sequence[bytes], places: Sequence[int], names: Names)
     except pl.exceptions.PolarsError:
         return None
     return names.chosen(frame, pl.Series(places, dtype=pl.Int64)) if len(frame) == len(places) else None
-
-
-def _read_halves(values: Sequence[bytes], places: Sequence[int], names: Names) -> Iterator[pl.DataFrame]:
-    """Yield the rows of the messages at ``places``; a message that cannot be read alone gives a problem."""
-    if not places:
-        return
-    frame = _read_together(values, places, names)
-    if frame is not None:
-        yield frame
-    elif len(places) == 1:
-        yield _problems(values, places)
-    else:
-        middle = len(places) // 2
-        yield from _read_halves(values, places[:middle], names)
-        yield from _read_halves(values, places[middle:], names)
 
 
 def _problems(values: Sequence[bytes], places: Sequence[int]) -> pl.DataFrame:
