@@ -7,7 +7,7 @@ The module imports the standard library only, so that commands without a network
 from __future__ import annotations
 
 import os
-import shutil
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +33,8 @@ def write_whole(
 
     Args:
         path: path of the file; its folder exists.
-        write: writes the content to the path that it is given, where an empty file already exists.
+        write: writes the content to the path that it is given; if ``path`` exists, an empty file with its
+            permissions is already there.
         kept: whether the file survives a loss of power once this function has returned. Use False for files
             that are synced together later, and for files that no other file depends on.
         is_ours: called after the content is written; returns whether the file may still be put in place.
@@ -44,15 +45,19 @@ def write_whole(
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
     """
-    path = Path(os.path.realpath(path)) if path.is_symlink() and path.is_file() else path
-    if path.exists() and not path.is_file() and not path.is_dir():
-        write(path)
-        return True
+    mode = None
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+    if mode is not None:
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            write(path)
+            return True
+        path = Path(os.path.realpath(path)) if path.is_symlink() else path
     hidden = path.with_name(f".{uuid4().hex}{_TEMPORARY}")
     try:
-        os.close(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        with suppress(FileNotFoundError):
-            shutil.copymode(path, hidden)
+        if mode is not None:
+            os.close(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            hidden.chmod(stat.S_IMODE(mode))
         write(hidden)
         if kept:
             sync_path(hidden)

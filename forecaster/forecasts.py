@@ -89,7 +89,7 @@ class Forecasts:
         revision = np.zeros(rows) if self.revision is None else self.revision[at, which]
         return pl.DataFrame(
             [
-                _ids(self.series_ids).gather(which),
+                _ids(self.series_ids)[which],
                 pl.Series("issued_at", end_us).cast(pl.Datetime("us", "UTC")),
                 pl.Series("model_version", [self.model_version]).new_from_index(0, rows),
                 pl.Series("revision", revision.astype(np.int32)),
@@ -138,7 +138,7 @@ class Forecasts:
                 pl.Series("p_value", [None], pl.Float64).new_from_index(0, len(at)),
                 pl.Series("alarm", [None], pl.Boolean).new_from_index(0, len(at)),
             )
-        p_value, alarm = (pl.Series(values[at, which]).fill_nan(None) for values in self.anomaly)
+        p_value, alarm = (pl.Series(values[at, which], nan_to_null=True) for values in self.anomaly)
         return p_value.alias("p_value"), (alarm > 0).alias("alarm")
 
 

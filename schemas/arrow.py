@@ -1,7 +1,8 @@
-"""Convert Arrow columns of any type and content to Polars columns.
+"""Convert Arrow columns to Polars columns, even if Polars does not have the type of a column.
 
 Polars itself raises an error or panics on a column of a type that it lacks, and it accepts text that is not
-UTF-8. `series_of` converts every Arrow column to a Polars column that `schemas.cells` can read.
+UTF-8. `series_of` converts such columns, too, to Polars columns that `schemas.cells` can read. Only a few
+columns raise an error, such as run-end encoded lists, which pyarrow cannot decode.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _BYTES = (
 
 
 def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    """Convert Arrow rows to a Polars frame; no type or content of a column raises an error."""
+    """Convert Arrow rows to a Polars frame: `series_of` converts each column."""
     columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame()
 
@@ -116,10 +117,10 @@ def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Return True for an Arrow type if Polars can write every valid value of the type as JSON.
+    """Return True for the Arrow types null, Boolean, integer, float and text, and lists and structs of them.
 
-    These types are null, Boolean, integer, float and text, and lists of these types and structs of them;
-    a struct must have a field.
+    Polars can write every valid value of these types as JSON. The result is False for a struct without
+    fields and for every other type, even if Polars can write its values.
     """
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
@@ -180,10 +181,10 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Convert an Arrow cell to text: text, numbers and Booleans alone, other values after their type.
+    """Convert an Arrow cell to text; only text, integers, floats and Booleans are written without their type.
 
     Any other value is written as the Arrow type, a blank, and the value as JSON. If Python cannot read the
-    value, only the type is written.
+    value, only the type is written. Null becomes None.
     """
     try:
         value = cell.as_py()

@@ -56,7 +56,7 @@ class ModelError(StatecastError):
 
 
 class VersionMismatch(ModelError):
-    """A state was computed by another model version; a model can use only states of its own version."""
+    """A state was computed by another model version; a model can step only states of its own version."""
 
 
 class EngineError(StatecastError):

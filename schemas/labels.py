@@ -91,7 +91,7 @@ def _stripped_text(column: pl.Series) -> pl.Series:
 
     Whole numbers lose their ``.0``, so that 1.0 and 1 are the same label.
     """
-    # `names` removes ``.0`` only at the end of a cell, so call it again without the blanks.
+    # `names` turns "1.0" into "1", but not if blanks surround it: strip the blanks and call `names` again.
     words = cells.names(cells.names(column).str.strip_chars())
     return words.set(words == "", None)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import pandera.polars as pa
 import polars as pl
@@ -44,6 +45,7 @@ so that sums of the squares of many values do not overflow either.
 """
 
 _UNREADABLE = "row cannot be read"
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 FIRST_TIME = datetime(1678, 1, 1, tzinfo=UTC)
 LAST_TIME = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 """An observation must have a time from `FIRST_TIME` to `LAST_TIME`.
@@ -147,7 +149,7 @@ def validate(
     covariates = tuple(covariates_of(read.columns))
     is_good = _is_good(read)
     offset = frame["offset"] if "offset" in frame.columns else None
-    good = read if offset is None else read.with_columns(offset)
+    good = read if offset is None else read.hstack([offset])
     if is_good and "problem" not in frame.columns:
         return good, quarantine.empty(offset=offset is not None)
     fails = pl.DataFrame()
@@ -188,24 +190,32 @@ def _is_good(read: pl.DataFrame) -> bool:
     """
     if any(read[name].null_count() for name in read.columns if not name.startswith(OBSERVED)):
         return False
-    names = [column for column in read.iter_columns() if column.dtype == pl.String]
-    in_range = read.select(_is_in_range(name) for name, dtype in read.schema.items() if dtype != pl.String)
-    return all(map(_are_visible, names)) and all(column[0] for column in in_range.iter_columns())
+    return all(
+        _are_visible(column) if column.dtype == pl.String else _is_in_range(column)
+        for column in read.iter_columns()
+    )
 
 
 def _are_visible(names: pl.Series) -> bool:
     """Return True if every name contains a character that is not blank."""
-    # The first check is the faster one: text from "!" to "~" begins with a visible character, as most ids do.
-    return bool(names.is_between("!", "~").all() or names.str.contains(r"\S").all())
+    # Most columns pass the first check, which is faster than the regular expression: text that sorts from
+    # "!" to "~" begins with a visible ASCII character.
+    return _is_within(names, "!", "~") or bool(names.str.contains(r"\S").all())
 
 
-def _is_in_range(name: str) -> pl.Expr:
-    """Return an expression for whether all times or numbers of a column, except nulls, pass the schema."""
-    column = pl.col(name)
-    if name == "timestamp":
-        return column.is_between(FIRST_TIME, LAST_TIME).all()
-    # NaN fails this comparison, too, because Polars orders NaN above all numbers.
-    return (column.abs() <= LARGEST).all()
+def _is_in_range(column: pl.Series) -> bool:
+    """Return True if all times or numbers of a column, except nulls, pass the schema."""
+    if column.name == "timestamp":
+        first_us, last_us = ((time - _EPOCH) // _MICROSECOND for time in (FIRST_TIME, LAST_TIME))
+        return _is_within(column.cast(pl.Int64), first_us, last_us)
+    # The smallest and the largest value leave NaN out, but the sum is NaN if any value is.
+    return _is_within(column, -LARGEST, LARGEST) and not math.isnan(column.sum())
+
+
+def _is_within(column: pl.Series, low: Any, high: Any) -> bool:
+    """Return True if all values of a column, except nulls and NaN, are from ``low`` to ``high``."""
+    least, most = column.min(), column.max()
+    return least is None or (low <= least and most <= high)
 
 
 def _covariate(given: pl.Series) -> pl.Series:

@@ -42,7 +42,7 @@ class Score(pa.DataFrameModel):
     coverage: pl.Float64 = pa.Field(nullable=True, ge=0, le=1)
 
     class Config:
-        """A frame of scores has exactly these columns; each pair of model and horizon occurs once."""
+        """A frame of scores has exactly these columns, and at most one row per model and horizon."""
 
         strict = True
         unique = ["model", "horizon"]  # noqa: RUF012 - pandera's own form

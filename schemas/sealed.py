@@ -15,8 +15,9 @@ _CHECKSUM: Final = "crc32"
 
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
-    # JSON turns keys that are numbers into text, so `unseal` sorts texts ("10" before "9"), not numbers (9
-    # before 10). The order changes the checksum, so compute it here, too, from the record with text keys.
+    # JSON turns keys that are numbers into texts. `unseal` computes the checksum with the keys sorted as
+    # texts ("10" before "9"). Keys sorted as numbers (9 before 10) would give another checksum, so turn all
+    # keys into texts before computing the checksum.
     as_read = json.loads(json.dumps(record))
     return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 

@@ -22,7 +22,7 @@ class SecretUrl(SecretStr):
 
     @property
     def is_secret(self) -> bool:
-        """Return True if ``str`` hides a part of the URL: the login or the value of a secret parameter."""
+        """Return True if ``str(url)`` shows ``***`` for a login or for the value of a secret parameter."""
         return str(self) != self.get_secret_value()
 
 

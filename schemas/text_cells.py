@@ -134,7 +134,8 @@ def _times(cells: pl.Series) -> pl.Series:
 def _json(cells: pl.Series) -> pl.Series:
     if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
         cell = pl.col("v")
-        # Polars can write only structs as JSON: write a struct {"v":CELL}, and cut off {"v": and the last }.
+        # Polars documents `json_encode` only for structs. So write each cell as a struct {"v":CELL}, and cut
+        # off {"v": and the last }.
         encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)
@@ -145,10 +146,11 @@ def _json(cells: pl.Series) -> pl.Series:
 
 
 def _is_json(dtype: pl.DataType) -> bool:
-    """Return True if Polars can write every cell of a type as JSON.
+    """Return True for numbers, String, Boolean, Null and Enum, and for lists and structs of these types.
 
-    Types that may contain bytes or times are excluded: Polars panics when it writes bytes as JSON, or a time
-    that is too far from 1970.
+    Polars can write every cell of these types as JSON. Types that may contain bytes or times are excluded:
+    Polars panics when it writes bytes as JSON, or a time that is too far from 1970. All other types are
+    excluded, too, even if Polars can write their cells.
     """
     if isinstance(dtype, pl.List):
         return _is_json(_typed(dtype.inner))

@@ -118,9 +118,9 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
 
 
 def looks_like(number: pl.Expr) -> pl.Expr:
-    """Return an expression for texts that explain why the format ``auto`` rejects a number as a time.
+    """Return a Polars expression that computes a text: why the format ``auto`` rejects a number as a time.
 
-    Each text is the end of an error message that begins with the number. It says what the number probably is
+    The text is the end of an error message that begins with the number. It says what the number probably is
     and names the setting with which such numbers can be read. The text is null for a number that ``auto``
     accepts, for NaN and for a number beyond `_MOST`.
 

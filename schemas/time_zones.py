@@ -24,7 +24,7 @@ def check(zone: str) -> str:
 
 
 def is_utc(zone: str) -> bool:
-    """Return True if ``zone`` is "" or "UTC", so that its local times are times in UTC."""
+    """Return True if ``zone`` is "" or "UTC": local times of this zone are already times in UTC."""
     return zone in ("", "UTC")
 
 
@@ -39,7 +39,7 @@ def to_utc(local: pl.Series, zone: str) -> pl.Series:
 
 
 def is_skipped(local: pl.Expr, zone: str) -> pl.Expr:
-    """Return True for local times (see `to_utc`) that do not exist in a zone; null is not skipped."""
+    """Return True for each local time (see `to_utc`) that does not exist in a zone, and False for null."""
     naive = local.dt.replace_time_zone(None)
     read = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return local.is_not_null() & read.is_null()

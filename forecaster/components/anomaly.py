@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32, accumulate_rows
 from forecaster.components.alarms import LASTS, REPEATS, YOUNG, raise_alarms
 from forecaster.components.base import Block, Field, series_first, series_last
 
@@ -258,7 +258,7 @@ class Anomaly:
             The shares ``[T + 1, E, S]`` and counts ``[T + 1, S]`` before the first window and after each.
         """
         counts = np.concatenate([count[None], learns], dtype=np.int32)
-        np.add.accumulate(counts, axis=0, out=counts)
+        accumulate_rows(np.add, counts)
         count[:] = counts[-1]
         weights = (learns / np.minimum(counts[:-1] + _PRIOR, self._memory)).astype(np.float32)
         history: Floats32 = np.empty((len(learns) + 1, *shares.shape), shares.dtype)

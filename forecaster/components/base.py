@@ -77,7 +77,7 @@ class Outputs(NamedTuple):
         return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly, scores)
 
     def like(self, windows: int, series: int) -> Outputs:
-        """Return new arrays for ``windows`` windows and ``series`` series, without results; see `empty`.
+        """Return new arrays, as `empty` makes them, for ``windows`` windows and ``series`` series.
 
         The other axes keep their lengths.
         """

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32, accumulate_rows
 from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
@@ -149,7 +149,7 @@ class Intervals:
         anchors = anchor_horizons(self.horizon)
         known = ~np.isnan(block.residuals) & block.counts[:, None]
         counts = np.concatenate([own["known"][None], known], dtype=np.int32)
-        np.add.accumulate(counts, axis=0, out=counts)
+        accumulate_rows(np.add, counts)
         own["known"][:] = counts[-1]
         unit, moves = self._learn_unit(own["unit"], block, known, counts[1:])
         trust = np.minimum(counts[1:] / _TRUSTED, 1.0).astype(np.float32)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Bools, Floats, Ints
+from forecaster.arrays import Arrays, Bools, Floats, Ints, accumulate_rows
 from forecaster.time.windows import latest_rows
 
 # A change is clipped to this many usual changes. The limit doubles with each consecutive clipped change.
@@ -58,7 +58,7 @@ class PlainMoments(NamedTuple):
         """Compute the moments from the arrays of `Moments` and the values of a block ``[T, S]``."""
         has_value = ~np.isnan(values)
         observed = np.concatenate([own["observed"][None], has_value], dtype=np.int64)
-        np.add.accumulate(observed, axis=0, out=observed)
+        accumulate_rows(np.add, observed)
         latest = latest_rows(has_value, -1 - own["age"])
         age = np.arange(-1, len(values))[:, None] - latest
         last = np.concatenate([own["last"][None], values])
@@ -68,7 +68,7 @@ class PlainMoments(NamedTuple):
         extremes = []
         for name, extreme in (("lowest", np.fmin), ("highest", np.fmax)):
             reached = np.concatenate([np.where(begun[0], own[name], np.nan)[None], values])
-            extreme.accumulate(reached, axis=0, out=reached)
+            accumulate_rows(extreme, reached)
             extremes.append(np.where(begun, reached, own[name]))
         return PlainMoments(observed, last, age, *extremes)
 
@@ -144,7 +144,7 @@ class RunningMeans:
         """
         has_change = ~np.isnan(season_changes)
         self.seasons = np.concatenate([self.own_seasons[None], has_change], dtype=np.int64)
-        np.add.accumulate(self.seasons, axis=0, out=self.seasons)
+        accumulate_rows(np.add, self.seasons)
         rates = has_change * np.maximum(1.0 / np.maximum(self.seasons[1:], 1), self.forget)
         season_changes = np.where(has_change, season_changes, 0.0)
         usual = _usual(self.tracks[0])

@@ -298,5 +298,5 @@ class Registry:
         return runs_page(address, experiment_id)
 
     def is_registered(self, reference: Reference) -> bool:
-        """Return whether the store has the model or run that a reference names."""
+        """Return whether the store has the run, or any version of the model, that a reference names."""
         return lookup.is_registered(self._connection, reference)

@@ -129,8 +129,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
     in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq, repair)
     repaired = 0
     if len(in_time):
-        with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
-        shard, with_slots = _assign_slots(shard, with_partition, models)
+        shard, with_slots = _assign_slots(shard, in_time, batch.partition, models)
         if CLOSED in in_time.columns:
             shard, with_slots, repaired = _with_closed_windows(shard, with_slots, in_time[CLOSED], models)
         waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
@@ -193,12 +192,17 @@ def _with_closed_windows(
     return shard, rows.drop(CLOSED, CHANGED), len(records)
 
 
-def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
-    """Return the shard with a slot for every series of ``rows``, and these rows as pending rows."""
+def _assign_slots(
+    shard: Shard, rows: pl.DataFrame, partition: str, models: Models
+) -> tuple[Shard, pl.DataFrame]:
+    """Return the shard with a slot for every series of ``rows``, and these rows as pending rows.
+
+    The rows are rows of ``partition``.
+    """
     windows = models.first.window_config
-    joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
-    if joined["slot"].null_count():
-        ids = tuple(joined.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
+    slot = _slots_of_ids(shard, rows["series_id"])
+    if slot.null_count():
+        ids = tuple(rows["series_id"].filter(slot.is_null()).unique(maintain_order=True))
         first_window = windows.frequency.window_of(_EARLIEST_US)
         start = first_window if shard.closed_through is None else shard.closed_through + 1
         new_states = models.of_state(shard.state).new_series_state(ids, start)
@@ -210,11 +214,20 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
             shard = replace(shard, history=shard.history.grown(lambda copy: _new_series(copy, ids, models)))
         new_slots = slots_of(state.part(slice(old_count, None))).with_columns(pl.col("slot") + old_count)
         shard = replace(shard, state=state, slots=pl.concat([shard.slots, new_slots]))
-        joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
+        slot = _slots_of_ids(shard, rows["series_id"])
+    partitions = pl.Series(PARTITION, [partition]).new_from_index(0, len(rows))
+    rows = rows.hstack([slot, partitions])
     names = [*PENDING, *optional_pending_columns(rows.columns)]
     if windows.aggregate not in EVENTS:
         names = [name for name in names if name != ORIGIN]
-    return shard, pl.DataFrame([joined[name] for name in names])
+    return shard, pl.DataFrame([rows[name] for name in names])
+
+
+def _slots_of_ids(shard: Shard, ids: pl.Series) -> pl.Series:
+    """Return the column ``slot`` for a column of series ids; null for a series without a slot."""
+    if ids.equals(shard.slots["series_id"]):  # save time: a batch often has one row of every series, in order
+        return shard.slots["slot"]
+    return ids.to_frame().join(shard.slots, on="series_id", how="left", maintain_order="left")["slot"]
 
 
 def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from forecaster.arrays import Bools, Floats
+from forecaster.arrays import Bools, Floats, Ints
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
@@ -52,7 +52,7 @@ def close_windows(
     pending = shard.pending
     if not pending["window"].is_sorted():
         pending = pending.sort("window", maintain_order=True)
-    index, low = pending["window"], 0
+    index, low = pending["window"].to_numpy(), 0
     every = copied_every(models.repair, windows_per_step) if shard.history is not None else 0
     while (start := _next_window(shard, index, low)) is not None and start <= through:
         most = max(1, min(windows_per_step, BLOCK_STEPS // max(len(shard.state), 1)))
@@ -62,7 +62,7 @@ def close_windows(
             stop = min(stop, (start // every + 1) * every)
             shard = _with_copy(shard, start, every)
         shard = _with_version_of(shard, start, models)
-        high = int(index.search_sorted(stop, side="left"))
+        high = int(np.searchsorted(index, stop))
         shard, closed = _close_block(shard, pending[low:high], start, stop, models)
         if shard.history is not None:
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
@@ -131,7 +131,7 @@ def _is_forgotten(state: State, through: int, max_gap: int) -> Bools:
     return np.asarray(~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap)))
 
 
-def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
+def _next_window(shard: Shard, index: Ints, low: int) -> int | None:
     """Return the next window to close; None if no series is live and no row is pending.
 
     It is the window after the last closed one or, if no series is live, the next window with a row.

@@ -83,7 +83,7 @@ def split_late_rows(
     """
     if not len(rows):  # save time: a shard also gets the batches that have no rows of its series
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
-    window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
+    window = freq.window_of(rows["timestamp"].cast(pl.Int64).to_numpy())
     rows = rows.hstack([pl.Series("window", window)])
     one_for_all = np.array([NEVER if before_us is None else before_us])
     before = rows[BEFORE].to_numpy() if BEFORE in rows.columns else one_for_all

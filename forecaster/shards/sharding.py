@@ -35,6 +35,8 @@ class Splitter:
     def __init__(self, shards: int) -> None:
         self.shards = shards
         self._shard_by_series = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
+        # The series ids of the last batch, and their places by shard.
+        self._last: tuple[pl.Series, dict[int, Ints]] = (pl.Series("series_id", [], pl.String), {})
 
     def split(self, batch: Batch) -> dict[int, Batch]:
         """Return, by shard number, a part of the batch for each shard that follows the batch's partition.
@@ -64,19 +66,31 @@ class Splitter:
             return {}
         if self.shards == 1:
             return {0: rows}
-        placed = self._with_shard(rows)
-        if placed["shard"].null_count():
-            new = placed.filter(pl.col("shard").is_null())["series_id"].unique()
+        return {number: rows[places] for number, places in self._places(rows["series_id"]).items()}
+
+    def _places(self, ids: pl.Series) -> dict[int, Ints]:
+        """Return, by shard number, the places in ``ids`` of the shard's series, rising."""
+        last_ids, places = self._last
+        if ids.equals(last_ids):  # save time: batches often have the same series, in the same order
+            return places
+        shards = self._shards(ids)
+        if shards.null_count():
+            new = ids.filter(shards.is_null()).unique()
             numbers = pl.Series([shard_of(name, self.shards) for name in new], dtype=pl.Int32)
             assigned = pl.DataFrame({"series_id": new, "shard": numbers})
             self._shard_by_series = pl.concat([self._shard_by_series, assigned])
-            placed = self._with_shard(rows)
-        parts = placed.partition_by("shard", include_key=False, as_dict=True, maintain_order=True)
-        return {int(key[0]): part for key, part in parts.items()}
+            shards = self._shards(ids)
+        order = np.argsort(shards.to_numpy(), kind="stable")
+        counts = np.bincount(shards.to_numpy(), minlength=self.shards)
+        parts = np.split(order, np.cumsum(counts)[:-1])
+        places = {number: part for number, part in enumerate(parts) if len(part)}
+        self._last = ids, places
+        return places
 
-    def _with_shard(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows with a column ``shard``, null for a series whose shard is not computed yet."""
-        return rows.join(self._shard_by_series, on="series_id", how="left", maintain_order="left")
+    def _shards(self, ids: pl.Series) -> pl.Series:
+        """Return the shard of each series of ``ids``, null for a series whose shard is not computed yet."""
+        known = self._shard_by_series
+        return ids.to_frame().join(known, on="series_id", how="left", maintain_order="left")["shard"]
 
 
 _KEYED_TABLE_ERROR = (

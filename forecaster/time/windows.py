@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.arrays import accumulate_rows
 from forecaster.time.window_config import WindowConfig
 
 MICROSECONDS = 1_000_000
@@ -122,7 +123,8 @@ def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[n
     latest = np.empty((len(seen) + 1, seen.shape[1]), np.int64)
     latest[0] = before
     latest[1:] = np.where(seen, np.arange(len(seen))[:, None], NEVER)
-    return np.maximum.accumulate(latest, axis=0, out=latest)
+    accumulate_rows(np.maximum, latest)
+    return latest
 
 
 def observed(windows: Windows, config: WindowConfig) -> Windows:

@@ -37,10 +37,10 @@ def evaluate(
 ) -> None:
     """Evaluate a forecaster on a file by rolling origin, or compare existing forecasts with the actuals.
 
-    With --train-rows, the command trains on the first rows of DATA only, replays all rows window by window as
-    a stream does, and evaluates the forecasts for the test rows. Every member is evaluated on the same pairs
-    of forecast and actual: the combination, the network alone, each expert, persistence and seasonal naive.
-    Tables, plots and metrics are logged to an MLflow run.
+    With --train-rows, the command trains on the first rows of DATA only. Then it steps the forecaster from
+    the first row on, window by window as a stream does, and evaluates the forecasts for the test rows. Every
+    member is evaluated on the same pairs of forecast and actual: the combination, the network alone, each
+    expert, persistence and seasonal naive. Tables, plots and metrics are logged to an MLflow run.
 
     Without --train-rows, the command compares the forecasts in folders with the actuals, by horizon, beside
     persistence and seasonal naive. DATA must hold the actuals and enough rows before them. Its rows must

@@ -25,7 +25,7 @@ TrainRows = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Train on the first N windows only, then replay all of DATA and evaluate every member.",
+        help="Train on the first N windows only, and evaluate every member on the test rows.",
         rich_help_panel=ROLLING,
     ),
 ]

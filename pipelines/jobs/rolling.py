@@ -1,4 +1,4 @@
-"""Run a rolling evaluation: train on the first windows, replay all windows, and score each member."""
+"""Run a rolling evaluation: train on the first windows, step through the test rows, score each member."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class RollingJob:
 
 @compute_threads(1)
 def run_rolling(job: RollingJob, progress: Progress = SILENT) -> Evaluated:
-    """Train on the first windows of the job's files, replay all windows, and log the scores in MLflow.
+    """Train on the first windows of the job's files, score the test rows, and log the scores in MLflow.
 
     Raises:
         StatecastError: a file, a setting or the store is at fault; the message is one line.
@@ -111,8 +111,8 @@ def run_rolling(job: RollingJob, progress: Progress = SILENT) -> Evaluated:
         )  # fmt: skip
         trained_s = time.monotonic()
         fans = FanSample(windows, split, config.windows.frequency)
-        tallies = _replay(trained.forecaster, windows, split, fans, progress.windows)
-        replayed_s = time.monotonic()
+        tallies = _step_and_score(trained.forecaster, windows, split, fans, progress.windows)
+        stepped_s = time.monotonic()
         unit = training_scale(windows, split.train_rows, config.windows)
         scores, coverage_by_series = scored(tallies, job.horizons, unit, windows.series_ids)
         by_step = errors_by_horizon(tallies, unit)
@@ -125,7 +125,7 @@ def run_rolling(job: RollingJob, progress: Progress = SILENT) -> Evaluated:
                 ("Training and validation loss by epoch.", partial(plots.loss_figure, trained.history)),
             ],
             trained_s - began_s,
-            replayed_s - trained_s,
+            stepped_s - trained_s,
             len(windows.series_ids),
             len(windows.values),
             split,
@@ -142,10 +142,14 @@ def run_rolling(job: RollingJob, progress: Progress = SILENT) -> Evaluated:
     return replace(evaluated, notices=(*evaluated.notices, *run.notices))
 
 
-def _replay(
+def _step_and_score(
     forecaster: Forecaster, windows: Windows, split: Split, fans: FanSample, on_windows: Callable[[int], None]
 ) -> dict[str, Tally]:
-    """Replay all windows; return the errors of each member in the test rows; add forecasts to ``fans``."""
+    """Step the forecaster through the windows, and return the errors of each member in the test rows.
+
+    It begins at the first window, and ends with the last row of ``split`` at which a forecast is issued. Some
+    of the forecasts are added to ``fans``.
+    """
     tallies: dict[str, Tally] = {}
     for block in rolling_forecasts(forecaster, windows, split, on_windows):
         tally(tallies, block)

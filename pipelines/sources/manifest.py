@@ -1,4 +1,4 @@
-"""Write and read manifests, which record the input files of a source and their offsets for a resume."""
+"""Write and read manifests, which record input files so that a resume finds each row at the same offset."""
 
 from __future__ import annotations
 
@@ -194,12 +194,12 @@ class FolderManifest:
         return self._numbers[name]
 
 
-def _identity(path: str) -> tuple[str, int, int]:
+def _identity(input_file: str) -> tuple[str, int, int]:
     try:
-        found = os.stat(path)
+        found = os.stat(input_file)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    return path, found.st_size, found.st_mtime_ns
+        raise DataError(f"{input_file}: cannot be read ({error.strerror})") from None
+    return input_file, found.st_size, found.st_mtime_ns
 
 
 _ENTRY = TypeAdapter(Entry)

@@ -140,7 +140,7 @@ class _Player:
         if not self.source.speed or not len(batch.rows):
             return now_s
         freq = self.source.freq
-        start_us = freq.start_us(freq.window_of(int(batch.rows["timestamp"].to_physical()[0])))
+        start_us = freq.start_us(freq.window_of(int(batch.rows["timestamp"].cast(pl.Int64)[0])))
         if self.pace_start is None:
             self.pace_start = now_s, start_us
         first_s, first_us = self.pace_start
@@ -191,7 +191,7 @@ class _Player:
         start, outside = self.rejected, self.outside
         freq, lateness_us = self.source.freq, self.source.lateness_s * MICROSECONDS
         for rows, is_last in self._pieces(sorter.frames()):
-            last_window = freq.window_of(int(rows["timestamp"].to_physical()[-1]))
+            last_window = freq.window_of(int(rows["timestamp"].cast(pl.Int64)[-1]))
             watermark_us = freq.end_us(last_window) - (0 if is_last else lateness_us)
             yield from _batch_from(offset, start, rows=rows, watermark_us=watermark_us, outside=outside)
             start, outside = start + len(rows), 0
@@ -220,7 +220,7 @@ class _Player:
         ``start`` is the offset of the first row. There is no cut after the last window, because rows of this
         window may follow.
         """
-        window = self.source.freq.window_of(timestamp.to_physical().to_numpy())
+        window = self.source.freq.window_of(timestamp.cast(pl.Int64).to_numpy())
         ends = np.flatnonzero(window[1:] != window[:-1]) + 1
         if self.source.speed:
             return [int(end) for end in ends]

@@ -26,7 +26,10 @@ from tests.partitions import LONG_GAP, Logs, all_logs, cut
 
 
 def model_with_profile() -> Forecaster:
-    """Return a forecaster whose profile contains three of the series of `all_logs`, with random deciles."""
+    """Return a forecaster whose profile contains the series ``s0`` to ``s2``, with random deciles.
+
+    `all_logs` may generate fewer or more series.
+    """
     rng = np.random.default_rng(0)
     edges = np.sort(rng.normal(scale=300.0, size=(3, 1, 9)), axis=2).astype(np.float32)
     shares = np.full((3, 1, 10), 0.1, np.float32)

@@ -170,7 +170,7 @@ def small_files(folder: Path) -> tuple[pl.DataFrame, int]:
     return rows, int(german.sum())
 
 
-# Paths in the output folder with these prefixes do not influence a resumed run.
+# `PowerLoss` leaves out paths in the output folder with these prefixes, as they do not influence a rerun.
 _IGNORED = (".numbers", ".lock", ".ended", ".run")
 
 

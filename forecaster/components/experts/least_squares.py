@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints, Ints32
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints, Ints32, accumulate_rows
 from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, ExpertInputs, in_scales
 from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
@@ -126,7 +126,7 @@ class LeastSquares(Expert):
         now = self._without_shape(inputs, inputs.value[None], _NOW)[0]
         x = np.clip(_limited_distances(lagged[:-1], before, inputs.scale), -_CLIP, _CLIP)
         known = np.concatenate([own["known"][None], has_value], dtype=np.int32)
-        np.add.accumulate(known, axis=0, out=known)
+        accumulate_rows(np.add, known)
         own["known"][:] = known[-1]
         if self.halflives:
             means = self._learn_means(own["means"], now, has_value, known[1:], after["means"])

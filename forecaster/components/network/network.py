@@ -149,9 +149,9 @@ class Network(nn.Module):
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
     def cold(self, static: Tensor, known: Tensor) -> Tensor:
-        """Return forecasts of series without a value yet, as distances from the level, divided by the scale.
+        """Return forecasts of series without a value yet, in standard deviations from their predicted mean.
 
-        `level_and_scale` predicts the level and the scale of each series.
+        `level_and_scale` predicts the mean and the standard deviation of each series.
 
         Args:
             static: ``[S, D]`` float32.
@@ -168,7 +168,9 @@ class Network(nn.Module):
         return self._quantiles(self.decoder(top, known), None)
 
     def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the level and the scale of series without a value yet, computed from their static features.
+        """Return the predicted mean and standard deviation of series without a value yet.
+
+        They are computed from the static features of the series.
 
         Args:
             static: ``[S, D]`` float32.

@@ -250,8 +250,8 @@ def _parquet(path: Path, names: list[str], rows: int) -> Frames:
                 what = f"column {field.name!r} is {field.type}, which cannot be read from Parquet"
                 raise DataError(f"{path}: {what}: write it as a list without a fixed size")
         for batch in file.iter_batches(batch_size=rows, columns=names):
-            frame = arrow.frame_of(batch).select(names)
-            yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
+            frame = arrow.frame_of(batch)[names]
+            yield _with_row_numbers(frame, row)
             row += frame.height
 
 
@@ -263,5 +263,10 @@ def _json_lines(path: Path, names: list[str], rows: int, encoding: str) -> Frame
 def _numbered_frames(frames: Iterator[pl.DataFrame]) -> Frames:
     row = 0
     for frame in frames:
-        yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
+        yield _with_row_numbers(frame, row)
         row += frame.height
+
+
+def _with_row_numbers(frame: pl.DataFrame, before: int) -> pl.DataFrame:
+    """Return the frame with the column `ROW`; ``before`` is the number of rows of the file before it."""
+    return frame.hstack([pl.int_range(before + 1, before + frame.height + 1, eager=True).alias(ROW)])

@@ -50,6 +50,8 @@ _FEW = 100
 
 def needs_format(head: pl.Series) -> bool:
     """Return whether none of the first times of a column can be read without a format."""
+    if isinstance(head.dtype, pl.Datetime):
+        return False
     first = cells.times(head.head(1))
     if first.null_count() < len(first):  # usually the first cell can be read, so no other is checked
         return False

@@ -16,7 +16,7 @@ from forecaster.time.frequency import Frequency, duration_s
 from pipelines.settings.config import JobConfig
 from pipelines.settings.data_config import ColumnsConfig
 from pipelines.sources.files import tables
-from pipelines.sources.files.opened_file import open_file
+from pipelines.sources.files.opened_file import OpenedFile, open_file
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 
@@ -80,7 +80,7 @@ class Input:
         columns, max_future_s = self.columns, self.max_future_s
         rows, rejected = observations.validate(numbered, columns.time_format, columns.time_zone)
         if max_future_s is not None:
-            times_us = rows["timestamp"].to_physical()
+            times_us = rows["timestamp"].cast(pl.Int64)
             clock_us = arrived_us if isinstance(arrived_us, int) else arrived_us(times_us, rows["offset"])
             is_ahead = times_us > clock_us + max_future_s * 1_000_000
             if is_ahead.any():
@@ -143,7 +143,11 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
     Raises:
         DataError: the file cannot be read; if it is incomplete, after the parts before the fault.
     """
-    opened = open_file(path, how.columns)
+    return read_opened(open_file(path, how.columns), how, now_s, skip_rows)
+
+
+def read_opened(opened: OpenedFile, how: Input, now_s: float, skip_rows: int = 0) -> Iterator[Part]:
+    """Yield the validated rows of an opened file; see `read_file`."""
     how = replace(how, columns=opened.columns)
     for raw in opened.raw_frames(how.batch_rows, skip_rows):
         inside, outside = how.within(raw)
@@ -152,8 +156,8 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
         yield Part(rows, rejected, outside, _largest(raw["row"]) or 0)
 
 
-def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
-    """Read a file to its end, so that a damaged file raises an error before any of its rows is used.
+def read_to_end(opened: OpenedFile, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
+    """Read an opened file to its end, so that a damaged file raises an error before any of its rows is used.
 
     The result has the file's rows if they need at most ``memory_bytes``; otherwise, it has no rows.
 
@@ -162,7 +166,7 @@ def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> Whol
     """
     held: list[Part] | None = []
     size_bytes, stop, newest = 0, 1, []
-    for part in read_file(path, how, now_s):
+    for part in read_opened(opened, how, now_s):
         stop = max(stop, part.stop)
         newest.append(newest_us(part.rows))
         size_bytes += part.size_bytes
@@ -187,7 +191,7 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
             yield from read_file(path, how, now_s)
             continue
         try:
-            whole = read_to_end(path, how, now_s, memory_bytes)
+            whole = read_to_end(open_file(path, how.columns), how, now_s, memory_bytes)
         except DataError as error:
             yield bad_file(path, error)
             continue
@@ -203,7 +207,7 @@ def bad_file(path: Path, error: DataError, place: int = 0) -> Part:
 
 def newest_us(rows: pl.DataFrame) -> int | None:
     """Return the latest time in a frame of rows, in microseconds; None for an empty frame."""
-    return _largest(rows["timestamp"].to_physical())
+    return _largest(rows["timestamp"].cast(pl.Int64))
 
 
 def _largest(whole: pl.Series) -> int | None:

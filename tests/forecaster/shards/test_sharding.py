@@ -38,12 +38,15 @@ def test_splitting_a_batch_by_shard_puts_each_row_into_one_part(fleet: Windows, 
         empty_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
     )
     splitter = Splitter(shards)
-    for _ in range(2):  # the second call reuses the shard numbers of series from the first call
-        parts = splitter.split(batch)
+    # The splitter keeps the shards of the series from call to call, and the places of a batch's series while
+    # the next batch has the same series in the same order.
+    for order in (batch, batch, replace(batch, rows=rows.reverse()), batch):
+        parts = splitter.split(order)
         assert len(parts) == shards
         assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)
         for number, part in parts.items():
             assert {shard_of(name, shards) for name in part.rows["series_id"]} <= {number}
+            assert part.rows["offset"].is_sorted(descending=order is not batch)
             assert (part.start, part.stop, part.watermark_us) == (0, len(rows), 7)
         assert sum(part.outside for part in parts.values()) == 3
         assert sum(len(part.rejected) for part in parts.values()) == 1

@@ -158,7 +158,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes, byt
     Producer.sent.clear()
 
 
-def test_quarantine_replay_sends_revised_forecasts_to_the_streams_topic(
+def test_quarantine_replay_sends_revised_forecasts_to_the_forecast_topic(
     tmp_path: Path, sent: list[tuple[str, bytes, bytes, dict[str, bytes]]]
 ) -> None:
     right = stream(tmp_path, tmp_path / "right-out", "right")

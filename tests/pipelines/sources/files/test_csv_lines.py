@@ -73,7 +73,7 @@ def test_is_regular_accepts_quoted_cells_without_line_breaks(rows: list[list[str
 
 
 @given(st.lists(st.text('a,"\n\r', max_size=9), max_size=9), st.integers(1, 40))
-def test_reads_before_the_last_return_at_least_half_size(lines: list[str], size: int) -> None:
+def test_reads_but_the_last_give_half_their_size_or_more(lines: list[str], size: int) -> None:
     text = "\n".join(["x,y", *lines])
     stream = RowPerLine(io.BytesIO(text.encode()), 1, ",", 2)
     pieces = list(iter(lambda: stream.read(size), b""))

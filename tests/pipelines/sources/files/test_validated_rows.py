@@ -12,6 +12,7 @@ import pytest
 from forecaster.time.frequency import Frequency
 from pipelines.settings.config import JobConfig
 from pipelines.settings.data_config import DataConfig
+from pipelines.sources.files.opened_file import open_file
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input, input_of, read_file, read_files, read_to_end
 from schemas.errors import DataError
@@ -78,8 +79,8 @@ def test_no_row_of_a_truncated_jsonl_file_is_used(tmp_path: Path) -> None:
 
 def test_read_to_end_keeps_only_small_files_in_memory(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in (3, 9, 4)])
-    held = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1 << 20)
-    large = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1)
+    held = read_to_end(open_file(file, INPUT.columns), replace(INPUT, batch_rows=1), NOW_S, 1 << 20)
+    large = read_to_end(open_file(file, INPUT.columns), replace(INPUT, batch_rows=1), NOW_S, 1)
     assert held.parts is not None
     assert [part.rows["value"].item() for part in held.parts] == [3, 9, 4]
     assert large == replace(held, parts=None)
