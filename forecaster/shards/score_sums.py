@@ -116,7 +116,7 @@ def scores_of(forecasts: Forecasts) -> Scores:
     if forecasts.scores is None:
         return {}
     known = ~np.isnan(forecasts.scores)
-    count, _, intervals = known.sum(axis=(1, 2))
+    count, _, intervals = np.count_nonzero(known, axis=(1, 2))
     if not count.any():
         return {}
     error, pinball, inside = np.where(known, forecasts.scores, 0.0)

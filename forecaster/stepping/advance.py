@@ -148,7 +148,9 @@ def advance_in_place(
     _check_version(forecaster, state)
     _add_missing_arrays(forecaster, state)
     config = forecaster.network_config
-    members, horizons = forecaster.members if keep_members else (), scored_horizons(config.horizon)
+    members = forecaster.members if keep_members else ()
+    # A network without members beside it has no component that stores forecasts to be scored later.
+    horizons = scored_horizons(config.horizon) if forecaster.members else ()
     result = Outputs.empty(
         len(config.quantiles), len(members), len(values), len(state), config.horizon, len(horizons)
     )

@@ -203,9 +203,13 @@ def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
     distance = np.empty((len(lags), *block.values.shape), np.float32)
     rows = (longest - np.array(lags))[:, None] + np.arange(windows)
     at_once = max(1, _READ_AT_ONCE // max(block.values.size, 1))
+    off = np.empty((at_once, *block.values.shape))
     for first in range(0, len(lags), at_once):
         some = slice(first, first + at_once)
-        distances(block.history[rows[some]], block.last, per_size, distance[some])
+        # A large block reads one lag at a time, as a slice, which is not copied.
+        start = longest - lags[first]
+        past = block.history[None, start : start + windows] if at_once == 1 else block.history[rows[some]]
+        distances(past, block.last, per_size, distance[some], off[: len(past)])
     distances(block.mean, block.last, per_size, mean)
     limit_distances(distance, mean)
     distance *= np.minimum(size / block.spread, _MOST_SPREADS).astype(np.float32)
