@@ -9,10 +9,10 @@ Subclasses are indented below their base class.
     ├── DataError             files, columns or rows are missing, unreadable or unusable        exit 3
     ├── ModelError            a model, version, run or store is missing or does not fit         exit 4
     │   └── VersionMismatch   a state belongs to another model version                          exit 4
-    ├── EngineError           a runner is missing or failed                                     exit 5
+    ├── EngineError           a runner is missing or failed, or ``statecast doctor`` found a fault exit 5
     │   └── EngineLost        a runner died; the same command with --resume continues a stream  exit 5
     ├── OutputError           a file, folder or topic cannot be written                         exit 6
-    └── PromotionRefused      no model version passed the gate                                  exit 7
+    └── PromotionRefused      an alias was not moved to a new model version                     exit 7
 
 The command line prints ``str(error)`` as one line and exits with ``exit_code``; users of the library catch
 ``StatecastError``.
@@ -60,7 +60,7 @@ class VersionMismatch(ModelError):
 
 
 class EngineError(StatecastError):
-    """A runner is missing, did not start or failed."""
+    """A runner, or a program that it needs, is missing or failed, or ``statecast doctor`` found a fault."""
 
     exit_code: ClassVar[int] = 5
 
@@ -76,7 +76,7 @@ class OutputError(StatecastError):
 
 
 class PromotionRefused(StatecastError):
-    """No model version passed the gate, so the registry alias still names the earlier version."""
+    """The gate refused a model version, or a gated retraining registered none: an alias was not moved."""
 
     exit_code: ClassVar[int] = 7
 

@@ -93,9 +93,10 @@ class Sender:
         self._outbox.save()
 
     def _send_all(self, now: bool) -> None:
-        """Send the waiting entries in order; keep an entry that was not sent, unless the store refuses it.
+        """Send the waiting entries in order, and keep the entries that a later attempt must send.
 
-        A refused entry is dropped and added to ``refused``, but a refused model or file is kept.
+        An entry that the store refuses is dropped, and a line about it is added to ``refused``; but a model
+        or a file is kept even then.
 
         Args:
             now: whether files that the store did not take before are tried again, which can take long.

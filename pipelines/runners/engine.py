@@ -168,7 +168,7 @@ class EngineProcess:
 
 
 def _listens(pid: int, port: int) -> bool:
-    """Return whether a process or one of its descendants listens on a port."""
+    """Return whether the process ``pid`` or one of its descendants listens on ``port``."""
     with contextlib.suppress(psutil.Error):
         engine = psutil.Process(pid)
         for process in (engine, *engine.children(recursive=True)):
@@ -180,7 +180,7 @@ def _listens(pid: int, port: int) -> bool:
 
 
 def _answers(port: int) -> bool:
-    """Return whether any process of this machine accepts connections on a port."""
+    """Return whether any process of this machine accepts connections on ``port``."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
         return True
     return False

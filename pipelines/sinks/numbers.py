@@ -112,7 +112,7 @@ class JobNumbers:
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
-        """Return the combined numbers of a job's shards, with the latencies of windows ``window_latency``."""
+        """Combine the numbers of a job's shards; ``window_latency`` holds the latencies of its windows."""
         if not shards:
             return JobNumbers()
         return JobNumbers(

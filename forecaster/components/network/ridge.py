@@ -28,7 +28,7 @@ from forecaster.components.season import windows_ago
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last value has less influence
-# Distances are multiples of 20 scales (`OTHER_LEVEL`). They are clipped to this number,
+# Distances are divided by 20 scales (`OTHER_LEVEL`). They are clipped to this number,
 # because `limit_distances` may multiply them by 0, and infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value

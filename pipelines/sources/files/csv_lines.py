@@ -18,7 +18,8 @@ from pipelines.sources.files.byte_stream import ByteStream
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _QUOTE_SIGN = ord('"')
-_PIECE_BYTES = 1 << 17  # so small that a piece and the arrays computed from it fit into a processor's cache
+# `_is_regular` examines text in pieces of this size: a piece and its arrays fit into a processor's cache.
+_PIECE_BYTES = 1 << 17
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
 _LONGEST_BYTES = 8 << 20  # A line of more bytes than this is returned in pieces.
@@ -188,8 +189,8 @@ class RowPerLine(ByteStream):
             cells = cells.str.replace_all(stand_in, sign, literal=True)
         return frame.with_columns(cells)
 
-    def is_stray(self, text: str) -> bool:
-        """Return whether a line has the stand-in of a quote; only a line with a stray quote has one."""
+    def has_stray_quote(self, text: str) -> bool:
+        """Return whether a stray quote made the line one cell: only such lines have stand-ins of quotes."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:

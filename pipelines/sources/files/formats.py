@@ -178,7 +178,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str, only_first: boo
         whole = text.restore(row.text)
         shown = whole if len(whole) <= 60 else whole[:57] + "..."
         problem = f"{row.actual_columns} cells where the header has {row.expected_columns}"
-        if text.is_stray(row.text):
+        if text.has_stray_quote(row.text):
             problem = "a quoted cell that does not end"
         broken[row.number - lines] = f"{problem}: {shown}"
         return "skip"

@@ -105,4 +105,4 @@ def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     first, rest = found.removeprefix("x,y\n").split("\n", 1)
     assert (rest, stream.restore(first)) == (below, stray)
     # Of the values of ``stray``, only '"1,2' and '5","6' open a quoted field without closing it.
-    assert stream.is_stray(first) == (stray in ('"1,2', '5","6'))
+    assert stream.has_stray_quote(first) == (stray in ('"1,2', '5","6'))
