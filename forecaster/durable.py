@@ -33,8 +33,7 @@ def write_whole(
 
     Args:
         path: path of the file; its folder exists.
-        write: writes the content to the path that it is given; if ``path`` exists, an empty file with its
-            permissions is already there.
+        write: writes the content to the path that it is given, where an empty file already exists.
         kept: whether the file survives a loss of power once this function has returned. Use False for files
             that are synced together later, and for files that no other file depends on.
         is_ours: called after the content is written; returns whether the file may still be put in place.
@@ -55,8 +54,9 @@ def write_whole(
         path = Path(os.path.realpath(path)) if path.is_symlink() else path
     hidden = path.with_name(f".{uuid4().hex}{_TEMPORARY}")
     try:
+        # Create the file here, because the errors of libraries would name the hidden file.
+        os.close(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600))
         if mode is not None:
-            os.close(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             hidden.chmod(stat.S_IMODE(mode))
         write(hidden)
         if kept:

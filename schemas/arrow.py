@@ -26,7 +26,7 @@ _BYTES = (
 
 
 def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    """Convert Arrow rows to a Polars frame: `series_of` converts each column."""
+    """Convert Arrow rows to a Polars frame; a column that pyarrow cannot decode raises an error."""
     columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame()
 

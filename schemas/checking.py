@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandera.polars as pa
 import polars as pl
 from pandera.config import ValidationDepth, config_context
-from pandera.errors import SchemaErrors
+from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from schemas.errors import DataError
 
@@ -57,7 +57,23 @@ def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, name: str) -> pl.Da
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             return schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
-        first = errors.schema_errors[0]
-        where = f"{name}: column {first.column_name}" if first.column_name else name
-        fault = " ".join(str(first.args[0] if first.args else first.check).split())[:300]
-        raise DataError(f"{where}: {fault}") from errors
+        raise DataError(f"{name}: {_fault(errors.schema_errors[0], schema)}") from errors
+
+
+def _fault(error: SchemaError, schema: pa.DataFrameSchema) -> str:
+    """Return one line that says which column or rows of a frame do not fit the schema, and why."""
+    column, found = error.column_name, error.failure_cases
+    match error.reason_code:
+        case SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME:
+            return f"the column {found} is absent"
+        case SchemaErrorReason.COLUMN_NOT_IN_SCHEMA:
+            return f"has the unknown column {found}"
+        case SchemaErrorReason.DUPLICATES if schema.unique:
+            return f"two rows have the same values in the columns {', '.join(schema.unique)}"
+        case SchemaErrorReason.WRONG_DATATYPE:
+            return f"the column {column} must have the type {schema.columns[column].dtype}, not {found}"
+        case SchemaErrorReason.SERIES_CONTAINS_NULLS:
+            return f"the column {column} has a null"
+        case SchemaErrorReason.DATAFRAME_CHECK if isinstance(found, pl.DataFrame) and column in found.columns:
+            return f"the column {column} has {found[column][0]!r}, which fails the check {error.check.error}"
+    return " ".join(str(error.args[0] if error.args else error.check).split())[:300]

@@ -76,7 +76,7 @@ class OutputError(StatecastError):
 
 
 class PromotionRefused(StatecastError):
-    """The gate refused a model version, or a gated retraining registered none: an alias was not moved."""
+    """An alias was not moved: the gate refused the version, or a gated retraining registered none."""
 
     exit_code: ClassVar[int] = 7
 

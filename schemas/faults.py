@@ -90,7 +90,7 @@ def rejected_rows(
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return a list with one fault, for rows that the reader could not read: it reports each row's problem.
+    """Return a list with one fault for the rows that could not be read: its sentence is their ``problem``.
 
     The ``found`` of the fault is True for every row, so use the fault only for rows with a problem. The
     column ``problem`` of a row holds the sentence of the fault, and the column ``problem_kind`` holds its

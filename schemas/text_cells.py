@@ -141,7 +141,7 @@ def _json(cells: pl.Series) -> pl.Series:
         return made.to_series().alias(cells.name)
     if cells.dtype.is_nested():
         # Convert times in lists and structs to integers, because Python cannot represent all times of Polars.
-        cells = cells.to_physical()
+        cells = cells.cast(_without_times(cells.dtype))
     return pl.Series(cells.name, [_cell_text(cells, i) for i in range(len(cells))], dtype=pl.String)
 
 
@@ -157,6 +157,19 @@ def _is_json(dtype: pl.DataType) -> bool:
     if isinstance(dtype, pl.Struct):
         return all(_is_json(_typed(field.dtype)) for field in dtype.fields)
     return dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null) or isinstance(dtype, pl.Enum)
+
+
+def _without_times(dtype: pl.DataType) -> pl.DataType:
+    """Return a type with Int64 in place of each type of dates, times and durations in it."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_without_times(_typed(dtype.inner)))
+    if isinstance(dtype, pl.Array):
+        return pl.Array(_without_times(_typed(dtype.inner)), dtype.size)
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct(
+            [pl.Field(field.name, _without_times(_typed(field.dtype))) for field in dtype.fields]
+        )
+    return pl.Int64() if dtype.is_temporal() else dtype
 
 
 def _typed(dtype: object) -> pl.DataType:

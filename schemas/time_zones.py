@@ -39,7 +39,7 @@ def to_utc(local: pl.Series, zone: str) -> pl.Series:
 
 
 def is_skipped(local: pl.Expr, zone: str) -> pl.Expr:
-    """Return True for each local time (see `to_utc`) that does not exist in a zone, and False for null."""
+    """Return an expression: True for each local time (see `to_utc`) that a zone lacks, and False for null."""
     naive = local.dt.replace_time_zone(None)
     read = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return local.is_not_null() & read.is_null()

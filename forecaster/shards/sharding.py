@@ -26,7 +26,7 @@ def shard_of(series_id: str, shards: int) -> int:
 
 
 class Splitter:
-    """Splits batches by shard, and caches the shard of each series.
+    """Splits batches by shard, and caches the shard of each series; not for use by several threads.
 
     Args:
         shards: number of shards.

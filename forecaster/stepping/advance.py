@@ -149,7 +149,7 @@ def advance_in_place(
     _add_missing_arrays(forecaster, state)
     config = forecaster.network_config
     members = forecaster.members if keep_members else ()
-    # A network without members beside it has no component that stores forecasts to be scored later.
+    # If nothing is combined, no component stores forecasts to be scored later.
     horizons = scored_horizons(config.horizon) if forecaster.members else ()
     result = Outputs.empty(
         len(config.quantiles), len(members), len(values), len(state), config.horizon, len(horizons)

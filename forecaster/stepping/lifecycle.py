@@ -134,10 +134,10 @@ def _check_closed(state: State, reopened: Bools) -> None:
 
 
 def _plan_without_changes(state: State, seen: Bools) -> Plan:
-    """Return the plan of a block if every series is live before it and stays live in all its windows.
+    """Return the plan of a block in which every series is live, from before the first window to the last.
 
-    No series may have closed any of these windows. This is the usual step of a stream, and costs less than
-    `_plan_with_changes`.
+    No series may have closed any of the block's windows. This is the usual step of a stream, and costs less
+    than `_plan_with_changes`.
     """
     silent = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), state.silent + len(seen))
     always = np.ones(seen.shape, bool)

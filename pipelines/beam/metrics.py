@@ -1,4 +1,4 @@
-"""Count rows and forecasts in Beam's counters, which engines show and pipelines return.
+"""Count rows and forecasts in Beam's counters, which an engine shows and a pipeline's result contains.
 
 The counters are in the namespace ``statecast``. Beam adds up the counters of finished bundles only, so a
 bundle that fails and runs again counts once.

@@ -242,7 +242,7 @@ def _with_freq_of(job: JobConfig, forecasts: pl.DataFrame) -> JobConfig:
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
-    """Raise ConfigError if the issue times of forecasts contradict windows of the length ``freq``.
+    """Raise ConfigError if the issue times of forecasts do not fit windows of the frequency ``freq``.
 
     Every issue time must be the start of a window, and at least two must be only one window apart. A single
     issue time is not checked.
@@ -253,8 +253,8 @@ def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
     window = freq.window_of(issued_us)
     if len(apart) and ((freq.start_us(window) != issued_us).any() or np.diff(window).min() > 1):
         raise ConfigError(
-            f"the forecasts were issued {apart[0]} s apart, but windows.freq is {freq}: "
-            "set --freq to the window length that the model was trained with"
+            f"the forecasts, issued at least {apart[0]} s apart, do not fit windows.freq = {freq}: "
+            "set --freq to the frequency that the model was trained with"
         )
 
 

@@ -1,4 +1,4 @@
-"""Run a rolling evaluation: train on the first windows, step through the test rows, score each member."""
+"""Run a rolling evaluation: train on the first windows, step through all, score each member on test rows."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def _step_and_score(
 ) -> dict[str, Tally]:
     """Step the forecaster through the windows, and return the errors of each member in the test rows.
 
-    It begins at the first window, and ends with the last row of ``split`` at which a forecast is issued. Some
-    of the forecasts are added to ``fans``.
+    The steps begin at the first window, and end with the last row of ``split.issue_rows``. Some of the
+    forecasts are added to ``fans``.
     """
     tallies: dict[str, Tally] = {}
     for block in rolling_forecasts(forecaster, windows, split, on_windows):

@@ -294,8 +294,11 @@ def read_lines(file: Target, only: pl.Expr | None = None) -> pl.DataFrame:
     return frame.with_columns(
         pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"),
         pl.col("revision").cast(pl.Int32),
-        # A column with only nulls has no type in JSON, so cast it.
-        pl.col("p_value").cast(pl.Float64),
-        pl.col("alarm").cast(pl.Boolean),
+        # A column with only nulls has no type in JSON, so cast it. Files of early versions lack both columns.
+        *(
+            pl.col(name).cast(dtype)
+            for name, dtype in (("p_value", pl.Float64), ("alarm", pl.Boolean))
+            if name in frame.columns
+        ),
         pl.col("forecast").cast(nested),
     )

@@ -181,10 +181,10 @@ class _Watch:
                 found, WholeFile((bad_file(found.path, DataError(problem)),), 1, None), problem
             )
         try:
-            opened = open_file(found.path, columns)
-            refuse_unnamed_series(found.path, opened.layout, columns)
-            self._wide_files().take(found.path, opened.layout)
-            whole = read_to_end(opened, source.input, found.arrived_s, source.memory_bytes)
+            file = open_file(found.path, columns)
+            refuse_unnamed_series(found.path, file.layout, columns)
+            self._wide_files().take(found.path, file.layout)
+            whole = read_to_end(file, source.input, found.arrived_s, source.memory_bytes)
         except DataError as error:
             if not found.is_settled:
                 self.listing.postpone(found)

@@ -244,5 +244,5 @@ def reading(path: Location) -> Iterator[None]:
 
 def unreadable(path: Location, error: BaseException) -> str:
     """Return the error message for a snapshot that is not readable as Parquet."""
-    fix = "put back a copy of the folder, or begin without it"
+    fix = f"put back a copy of the state table {path.parent}, or start a new job without it"
     return f"{path}: not a readable Parquet file: {one_line(error)}: {fix}"

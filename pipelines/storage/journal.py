@@ -32,10 +32,10 @@ class Journal:
     """
 
     def __init__(self, path: Location) -> None:
-        """Open a journal; if there is no file yet, the first record creates it.
+        """Open a journal, which need not exist yet: its first record creates it.
 
         Args:
-            path: path of the file.
+            path: path of the file; in an object store, the first records are objects beside this path.
 
         Raises:
             OSError: the file cannot be read or written.

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from forecaster.durable import move_whole, write_bytes, write_whole
@@ -23,6 +24,12 @@ def test_write_whole_keeps_the_earlier_file_if_the_writer_fails(tmp_path: Path) 
         write_whole(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_into_a_missing_folder_raises_the_plain_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        write_whole(tmp_path / "none" / "file", pl.DataFrame({"a": [1]}).write_csv)
+    assert raised.value.strerror == "No such file or directory"
 
 
 def test_a_writer_that_is_no_longer_the_owner_writes_no_file(tmp_path: Path) -> None:

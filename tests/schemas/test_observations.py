@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,7 @@ from schemas.checking import failing
 from schemas.errors import DataError
 from schemas.observations import LARGEST, Observation, lacks_zone, validate
 from schemas.quarantine import QuarantinedRow
+from schemas.text_cells import text as cells_text
 
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
 TIMES = st.datetimes(datetime(1678, 1, 2), datetime(2261, 12, 30), timezones=ZONES)
@@ -343,3 +345,14 @@ def test_months_and_quarters_are_read_as_their_first_days() -> None:
     assert times.to_list()[5:7] == [None, None]
     assert cells.lacks_zone(pl.Series(["2013Q2"]))
     assert cells.lacks_zone(pl.Series(["2013-04"]))
+
+
+def test_text_of_nested_cells_keeps_categories_and_decimals() -> None:
+    struct = pl.Struct({"kind": pl.Categorical(), "price": pl.Decimal(10, 2), "time": pl.Datetime("ms")})
+    cells = pl.Series([{"kind": "b", "price": Decimal("1.50"), "time": datetime(2020, 1, 1)}], dtype=struct)
+    assert cells_text(cells).item() == '{"kind":"b","price":"1.50","time":1577836800000}'
+    assert cells_text(pl.Series([["a", "b"], ["b"]], dtype=pl.List(pl.Categorical()))).to_list() == [
+        '["a","b"]', '["b"]',
+    ]  # fmt: skip
+    days = pl.Series([[date(2020, 1, 1), date(2020, 1, 2)]], dtype=pl.Array(pl.Date(), 2))
+    assert cells_text(days).item() == "[18262,18263]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,13 +60,28 @@ def test_check_forecasts_refuses_invalid_forecasts(wrong: dict[str, Any], messag
 
 
 def test_a_frame_with_duplicate_forecasts_is_refused() -> None:
-    with pytest.raises(DataError, match="not unique"):
+    with pytest.raises(
+        DataError, match="two rows have the same values in the columns series_id, issued_at, "
+    ):
         check_forecasts(pl.concat([forecast(), forecast()]))
 
 
 def test_a_forecast_frame_with_wrong_columns_is_refused() -> None:
-    with pytest.raises(DataError, match="revision"):
-        check_forecasts(forecast().drop("revision"))
+    for wrong, message in (
+        (forecast().drop("revision"), "the column revision is absent"),
+        (forecast().with_columns(x=1), "has the unknown column x"),
+        (forecast(revision=None), "the column revision has a null"),
+        (
+            forecast(revision=-1),
+            "the column revision has -1, which fails the check greater_than_or_equal_to(0)",
+        ),
+        (
+            forecast().with_columns(pl.col("revision").cast(pl.Float64)),
+            "the column revision must have the type Int32, not Float64",
+        ),
+    ):
+        with pytest.raises(DataError, match=f"^forecasts: {re.escape(message)}$"):
+            check_forecasts(wrong)
     with pytest.raises(DataError, match="must hold lists of structs of horizon"):
         check_forecasts(forecast().with_columns(forecast=pl.lit([1.0])))
 
@@ -84,5 +100,5 @@ def test_out_of_range_or_duplicate_member_scores_are_refused() -> None:
     for wrong in ({"coverage_90": 1.5}, {"mse": -1.0}, {"horizon": 0}):
         with pytest.raises(DataError, match=f"column {next(iter(wrong))}"):
             check_member_scores(pl.DataFrame([row | wrong], schema=scores.MEMBER_SCHEMA))
-    with pytest.raises(DataError, match="not unique"):
+    with pytest.raises(DataError, match="two rows have the same values in the columns member, horizon"):
         check_member_scores(pl.DataFrame([row, row], schema=scores.MEMBER_SCHEMA))

@@ -203,7 +203,7 @@ def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
     distance = np.empty((len(lags), *block.values.shape), np.float32)
     rows = (longest - np.array(lags))[:, None] + np.arange(windows)
     at_once = max(1, _READ_AT_ONCE // max(block.values.size, 1))
-    off = np.empty((at_once, *block.values.shape))
+    off = np.empty((min(at_once, len(lags)), *block.values.shape))
     for first in range(0, len(lags), at_once):
         some = slice(first, first + at_once)
         # A large block reads one lag at a time, as a slice, which is not copied.

@@ -190,7 +190,7 @@ class RowPerLine(ByteStream):
         return frame.with_columns(cells)
 
     def has_stray_quote(self, text: str) -> bool:
-        """Return whether a stray quote made the line one cell: only such lines have stand-ins of quotes."""
+        """Return whether the line has a stray quote. Only such lines contain the stand-in of a quote."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:

@@ -159,7 +159,7 @@ def _with_folders(frame: pl.DataFrame, folders: Mapping[str, str | None]) -> pl.
 
 
 def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Columns) -> pl.DataFrame:
-    head = formats.first_rows(path, names, _HEAD_ROWS, columns.encoding).select(names)
+    head = formats.first_rows(path, names, _HEAD_ROWS, columns.encoding)[list(names)]
     head = without_null_values(head, names, columns.null_values)
     return Decimals(path, columns.decimal).rewrite(head, numbers) if has_numbers_as_text(path) else head
 

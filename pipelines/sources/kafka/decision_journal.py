@@ -93,7 +93,7 @@ class Decisions:
     When the journal has become long, decisions that only affect rows that no shard reads again are removed.
 
     Args:
-        path: the file of the journal; created with the first decision.
+        path: path of the journal, which its first decision creates.
         read_offsets: returns, for each partition, the least offset from which a shard may read again;
             called when the journal has become long.
 

@@ -53,9 +53,12 @@ def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, ob
     """Assert that a second run added files, and that all files together give the forecasts of the backfill.
 
     The files of the first run, named in ``before``, must remain. A busy machine may cut the forecasts of the
-    two runs into other frames: the files then hold some forecasts twice, and `read_forecasts` returns one.
+    two runs into other frames: the second run then writes forecasts of the first run again, but each once.
     """
+    added = files_in(output / "forecasts") - before
+    assert added
     assert before < files_in(output / "forecasts")
+    assert sum(len(pl.read_parquet(output / "forecasts" / name)) for name in added) <= len(backfilled)
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
 
 
