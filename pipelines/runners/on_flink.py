@@ -76,7 +76,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
             worker.end_job(run.settings.job)
-            result.cancel()  # the source never ends, so only `cancel` ends the job; see `flink_options`
+            result.cancel()  # Flink keeps the ended source running, so cancel the job; see `flink_options`
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:

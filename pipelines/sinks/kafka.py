@@ -36,7 +36,7 @@ MessageFormat = Literal["json", "avro", "arrow"]
 
 _ARROW_BYTES = 500_000  # about the size of an Arrow message; a broker's default limit is a million bytes
 _FLUSHED_EVERY_S = 0.5
-# headers of a forecast's message; the series id is the key of the message
+# Headers of a message with one forecast, as JSON or Avro; the series id is the key of the message.
 _HEADERS = tuple(name for name in IDENTITY if name != "series_id")
 
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]

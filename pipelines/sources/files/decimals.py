@@ -127,7 +127,7 @@ class Decimals:
 
     def _ambiguity_error(self, cell: str) -> DataError:
         return DataError(
-            f"{self._path}: {cell.strip()!r} is either a number with three decimals or one of thousands: set "
+            f"{self._path}: {cell.strip()!r} has either three decimals or a separator of thousands: set "
             "data.decimal = '.' or data.decimal = ','"
         )
 

@@ -51,9 +51,9 @@ class EventVersions:
         )
 
     def marked(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return ``rows``, from frames that `add` returned, with the columns `DROPPED` instead of the index.
+        """Mark the versions that do not count: replace the column that `add` added by the columns `DROPPED`.
 
-        `DROPPED` marks the versions that do not count.
+        ``rows`` are rows of the frames that `add` returned.
 
         The rows stay in their order. ``dropped_in`` and ``dropped_at`` of a version that does not count are
         "" and its place in the files: a replay repairs no window, for which they would be needed.

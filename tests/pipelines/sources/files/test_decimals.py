@@ -108,7 +108,7 @@ def test_the_decimal_sign_is_detected_from_the_numbers(
 def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells: list[str]) -> None:
     path = write_cells(tmp_path, cells)
     with pytest.raises(
-        DataError, match=r"either a number with three decimals or one of thousands: set data\.decimal"
+        DataError, match=r"has either three decimals or a separator of thousands: set data\.decimal"
     ):
         tables.check(path)
     with pytest.raises(DataError):
