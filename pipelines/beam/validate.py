@@ -38,7 +38,7 @@ class Validate(beam.PTransform[Any, Any]):
     """
 
     def expand(self, frames: Any) -> Any:
-        """Return two outputs: ``good``, frames of valid rows, and ``quarantined``, frames of rejected rows."""
+        """Return two outputs: ``good``, frames of valid rows; ``quarantined``, frames of rejected rows."""
         split = beam.FlatMap(_validated).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
         return frames | split.with_outputs(QUARANTINED, main=GOOD)
 

@@ -12,7 +12,7 @@ from pipelines.cli import options as o
 
 
 def _option_of(name: str, *, metavar: str) -> Any:
-    """Return the option that sets a field of `LabelConfig`."""
+    """Return a Typer option ``--NAME`` that sets the field ``name`` of `LabelConfig`."""
     return o.field_option(LabelConfig.model_fields[name], f"--{name}", metavar=metavar, panel=o.NETWORK)
 
 

@@ -61,7 +61,7 @@ def none_valid_line(job: QuarantineJob, again: RowsAgain) -> str:
 
 
 def check_can_use(job: QuarantineJob, table: StateTable, again: RowsAgain) -> None:
-    """Raise DataError if every valid row is too late: a replay would only move the rows to ``late/``.
+    """Raise DataError if every valid row is too late for all shards: a replay would move all to ``late/``.
 
     Raises:
         DataError: no row can be used.

@@ -56,7 +56,9 @@ class Listing:
         self._seen: dict[str, _Seen] = {}
 
     def look(self, now_s: float, done: Container[Identity]) -> list[ReadyFile]:
-        """Return the files to read and the entries to report as left out, if not ``done``, sorted by name.
+        """Return the files to read and the left-out entries to report, sorted by name.
+
+        A file or an entry with its identity in ``done`` is skipped.
 
         Raises:
             DataError: the folder does not exist.

@@ -19,9 +19,10 @@ _UNKNOWN_S: Final = 10.0
 
 
 class RegistryAway(StatecastError):
-    """Raised for the first ``patience_s`` seconds in which the schema registry does not answer.
+    """Raised for the first ``patience_s`` seconds in which the schema registry gives no usable answer.
 
-    A later request may succeed. After these seconds, `SchemaUnknown` is raised instead.
+    It cannot be reached, or it answers with an HTTP error other than 404, or without JSON. A later request
+    may succeed. After these seconds, `SchemaUnknown` is raised instead.
     """
 
 
@@ -53,13 +54,13 @@ class RegistrySchemas:
     """Callable object that fetches the Avro schema with a given id from a schema registry, and caches it.
 
     If the registry lacks a schema, the schema is requested again after waits that double. If the registry
-    does not answer, a call raises `RegistryAway` for ``patience_s`` seconds. After that, a call raises
+    gives no usable answer, a call raises `RegistryAway` for ``patience_s`` seconds. After that, a call raises
     `SchemaUnknown` until a later request succeeds.
 
     Attributes:
         url: address of the registry.
         user_info: ``name:password``, if the registry requires a login.
-        patience_s: seconds to wait for a registry that does not answer.
+        patience_s: seconds to wait for a registry that gives no usable answer.
         kept: the store of schema texts; None to store none.
         clock: returns the seconds of a clock that never goes back.
     """
@@ -117,7 +118,7 @@ class RegistrySchemas:
         return made
 
     def _no_answer_error(self, now_s: float) -> Exception:
-        """Return the error to raise while the registry does not answer.
+        """Return the error to raise while the registry gives no usable answer.
 
         The error is `RegistryAway` for the first ``patience_s`` seconds, and `SchemaUnknown` after that.
         """

@@ -103,7 +103,7 @@ def test_invalid_beam_options_raise_config_error_without_output(capsys: pytest.C
     stream = sys.stderr
     with pytest.raises(ConfigError, match="=x: argument --direct_num_workers: invalid int"):
         choose_engine(JobsConfig(runner="prism"), ("--direct_num_workers=x",))
-    with pytest.raises(ConfigError, match="--help: not an option of a job"):
+    with pytest.raises(ConfigError, match="--help: -h and --help are not options of a job"):
         choose_engine(JobsConfig(runner="prism"), ("--help",))
     assert sys.stderr is stream
     assert capsys.readouterr() == ("", "")
