@@ -24,7 +24,8 @@ ALARM_FILES: Final = 512
 ROWS_AT_ONCE: Final = 1 << 21
 """A call opens no further file after so many rows, so that the page of a large folder appears soon."""
 
-_ROWS_OF_A_FILE: Final = 1 << 15  # Opening a file costs as much as reading this many rows.
+# A file counts as at least this many rows, because opening it takes as long as reading so many.
+_ROWS_OF_A_FILE: Final = 1 << 15
 _ROW: Final = ("series_id", "issued_at", "revision")
 _COLUMNS: Final = (*_ROW, "p_value", "alarm")
 _ALARMS: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {

@@ -97,8 +97,8 @@ class ColumnsConfig(Settings):
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         """Omit the settings that version 0.1.0 lacked if they have their default values.
 
-        The manifest of a replay of the quarantine contains this text, and a run can continue the replay only
-        if its own text is equal. So a run can continue a replay that version 0.1.0 began.
+        The manifests of replays contain this text, and a run can continue a replay only if its own text is
+        equal. So a run can continue a replay that version 0.1.0 began.
         """
         later: dict[str | None, object] = {"time_zone": "", "null_values": (), "duplicates": "last"}
         return ((name, value) for name, value in super().__repr_args__() if later.get(name, _UNSET) != value)

@@ -53,7 +53,10 @@ class ClockDecision(NamedTuple):
 
 @dataclass
 class _Partition:
-    """The stored watermarks, clocks and refused messages of one partition, each sorted by offset."""
+    """The stored decisions about one partition, each list sorted by offset.
+
+    They are its watermarks, the wall clocks that decide which rows are in the future, and refused messages.
+    """
 
     # From the offset ``offsets[i]`` on, the watermark is at least ``watermarks[i]`` microseconds.
     offsets: list[int] = field(default_factory=list)

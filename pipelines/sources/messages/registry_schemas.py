@@ -27,7 +27,7 @@ class RegistryAway(StatecastError):
 
 
 class SchemaUnknown(Exception):
-    """Raised when the schema of a message cannot be found; the error's text is the reason."""
+    """Raised when no usable schema of a message can be obtained; the error's text is the reason."""
 
 
 class Kept(Protocol):
