@@ -256,8 +256,10 @@ def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
         return None
     table: Table | None = read_tables(config.covariates).static
     if table is None or column not in table.frame.columns:
-        without_file = "covariates.static names no file: set it to the file with this column"
-        reason = without_file if table is None else f"{table.name} has no such column: name one of its columns"
+        if table is None:
+            reason = "covariates.static names no file: set it to the file with this column"
+        else:
+            reason = f"{table.name} has no such column: name one of its columns"
         raise ConfigError(f"gate.classes is {column!r}, but {reason}")
     ids, values = cells.names(table.frame[SERIES]), table.frame[column].cast(pl.String).fill_null("missing")
     by_series: Mapping[str, str] = dict(zip(ids, values, strict=True))
