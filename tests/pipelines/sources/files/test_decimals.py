@@ -120,7 +120,7 @@ def test_ambiguous_points_a_batch_before_decimal_commas_are_refused(tmp_path: Pa
     # In the first batch, 1.234 may be a number of thousands or a number with three decimals. Only the decimal
     # commas in the second batch show that the points separate thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
-    with pytest.raises(DataError, match=r"'1\.234' is either"):
+    with pytest.raises(DataError, match=r"'1\.234' has either"):
         read(path, batch_rows=2)
 
 
