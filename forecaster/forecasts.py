@@ -72,7 +72,7 @@ class Forecasts:
     def frame(self) -> pl.DataFrame:
         """Return one row for each issued forecast, with a list of its horizons and quantiles.
 
-        The columns are those of ``schemas.forecasts``.
+        The frame has the columns of ``schemas.forecasts``.
         """
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)

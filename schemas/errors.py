@@ -9,7 +9,7 @@ Subclasses are indented below their base class.
     ├── DataError             files, columns or rows are missing, unreadable or unusable        exit 3
     ├── ModelError            a model, version, run or store is missing or does not fit         exit 4
     │   └── VersionMismatch   a state belongs to another model version                          exit 4
-    ├── EngineError           a runner is missing or failed, or ``statecast doctor`` found a fault exit 5
+    ├── EngineError           a runner is missing or failed, or the machine fails a check       exit 5
     │   └── EngineLost        a runner died; the same command with --resume continues a stream  exit 5
     ├── OutputError           a file, folder or topic cannot be written                         exit 6
     └── PromotionRefused      an alias was not moved to a new model version                     exit 7

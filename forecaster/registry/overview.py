@@ -38,7 +38,7 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     metrics.
 
     Raises:
-        ModelError: the store does not exist, or a registered model has no version.
+        ModelError: the store does not exist.
     """
     client = connection.existing()
     names = sorted(model.name for model in client.search_registered_models(max_results=1000))

@@ -66,7 +66,7 @@ def aggregate(rows: pl.DataFrame, config: WindowConfig, keep: Keep = "last") -> 
 
     Returns:
         The block, from the first to the last window with a row, series in sorted order; and the number of
-        duplicates, with those that were replaced.
+        duplicates, and which of them were replaced.
     """
     if OFFSET not in rows.columns:
         rows = rows.with_row_index(OFFSET).with_columns(pl.col(OFFSET).cast(pl.Int64))

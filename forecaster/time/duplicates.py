@@ -135,7 +135,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # Give each row with a null in the column ``own`` a number of its own in the column ``alone``: with sum
+    # Give each row with a null in the column ``own`` a separate number in the column ``alone``: with sum
     # and count, such rows are never duplicates of each other.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]

@@ -114,7 +114,8 @@ def _check_beam(options: tuple[str, ...]) -> None:
 
     typed = f"-- {' '.join(options)}"
     if {"-h", "--help"} & {*options}:  # with these options, Beam prints its help and runs no job
-        raise ConfigError(f"{typed}: -h and --help are not options of a job; Beam's documentation lists them")
+        fix = "Beam's documentation lists the options of jobs"
+        raise ConfigError(f"{typed}: -h and --help are not options of a job; {fix}")
 
     def refuse(line: str) -> NoReturn:
         raise ConfigError(f"{typed}: {line}")

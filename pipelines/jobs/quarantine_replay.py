@@ -134,8 +134,8 @@ def _rows_of_manifest(
     """Return the rows that an interrupted replay is to read; None if every shard has applied all of them.
 
     Raises:
-        ConfigError: the data settings are not those that the replay began with.
-        DataError: the files are not those that the replay began with.
+        ConfigError: the data settings differ from the settings that the replay began with.
+        DataError: the files differ from the files that the replay began with.
     """
     if all(shard.offsets.get(manifest.partition, 0) >= manifest.stop for shard in table.shards):
         return None

@@ -68,7 +68,7 @@ class RollingJob:
     def run_config(self) -> JobConfig:
         """The training settings: ``config`` with the largest of `horizons` as the horizon of the network.
 
-        Unless ``config`` sets the quantiles, those of the scored interval are added.
+        Unless ``config`` sets the quantiles, the quantiles of the scored interval are added.
         """
         network = self.config.network
         changes: dict[str, object] = {"network.horizon": max(self.horizons)}

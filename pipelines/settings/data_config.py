@@ -105,7 +105,7 @@ class ColumnsConfig(Settings):
 
 
 class Columns(ColumnsConfig):
-    """The columns of input files, including those of observed covariates, and how their cells are read."""
+    """The columns of input files, including columns of observed covariates, and how their cells are read."""
 
     observed: tuple[str, ...] = ()
 

@@ -111,7 +111,7 @@ class TopicWriter:
         Args:
             forecasts: the forecasts.
             shard: label of the shard of the forecasts.
-            part: ``forecasts``, or ``forecasts-shadow`` for those of the shadow.
+            part: ``forecasts``, or ``forecasts-shadow`` for forecasts of the shadow.
 
         Raises:
             OutputError: an earlier message could not be delivered.

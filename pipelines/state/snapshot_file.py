@@ -242,7 +242,7 @@ def reading(path: Location) -> Iterator[None]:
         raise ModelError(f"{path}: {error}") from error
 
 
-def unreadable(path: Location, error: BaseException) -> str:
-    """Return the error message for a snapshot that is not readable as Parquet."""
-    fix = f"put back a copy of the state table {path.parent}, or start a new job without it"
+def unreadable(path: Location, error: BaseException, fix: str = "") -> str:
+    """Return the error message for a file that is not readable as Parquet; by default, for a snapshot."""
+    fix = fix or f"put back a copy of the state table {path.parent}, or start a new job without it"
     return f"{path}: not a readable Parquet file: {one_line(error)}: {fix}"

@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from forecaster.shards import snapshot
 from forecaster.shards.sharding import reshard
 from pipelines.state import state_table
-from pipelines.state.snapshot_file import check_checksum, write_table
+from pipelines.state.snapshot_file import check_checksum, unreadable, write_table
 from pipelines.storage import Location, markers, output_errors, store_of, write_whole
-from schemas.errors import DataError, ModelError, one_line
+from schemas.errors import DataError, ModelError
 from schemas.sealed import seal, unseal
 
 _KEY = b"statecast.table"
@@ -88,8 +88,7 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        fault = f"not a readable Parquet file: {one_line(error)}: put back a copy of the file"
-        raise DataError(f"{file}: {fault}") from error
+        raise DataError(unreadable(file, error, "put back a copy of the file")) from error
     if _KEY not in (table.schema.metadata or {}):
         raise DataError(f"{file}: is not an exported state table: create one with statecast state export")
     try:

@@ -14,7 +14,7 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
-)  # UTF-32 comes before UTF-16, because its little-endian mark begins with the mark of UTF-16.
+)  # UTF-32 is listed before UTF-16, because its little-endian mark begins with the mark of UTF-16.
 _WINDOWS = "cp1252"  # also reads Latin-1: Windows-1252 includes the printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters that text does not contain

@@ -14,6 +14,7 @@ import pytest
 
 from forecaster.time.windows import Windows
 from pipelines import read_forecasts
+from schemas.forecasts import IDENTITY
 from tests.comparisons import assert_same_frames
 from tests.fleets import forecaster, rows_of, scales
 from tests.forked import ForkedProcess
@@ -55,10 +56,10 @@ def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, ob
     The files of the first run, named in ``before``, must remain. A busy machine may cut the forecasts of the
     two runs into other frames: the second run then writes forecasts of the first run again, but each once.
     """
-    added = files_in(output / "forecasts") - before
-    assert added
     assert before < files_in(output / "forecasts")
-    assert sum(len(pl.read_parquet(output / "forecasts" / name)) for name in added) <= len(backfilled)
+    for names in (before, files_in(output / "forecasts") - before):
+        written = pl.concat([pl.read_parquet(output / "forecasts" / name) for name in names])
+        assert written.select(IDENTITY).is_unique().all()
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
 
 
